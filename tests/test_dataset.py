@@ -1,0 +1,260 @@
+"""Reading: what is in the files is what comes out, in order, whatever holds it."""
+
+import io
+import os
+import random
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_digits, make_members, to_png, write_tar
+from torch.utils.data import DataLoader
+
+import dataset
+from dataset import MNIST, DataError, data_loader
+
+
+@pytest.fixture
+def digits():
+    return make_digits(25, seed=3)
+
+
+@pytest.fixture
+def tar(tmp_path, digits):
+    return write_tar(tmp_path / "train.tar", make_members(*digits))
+
+
+@pytest.fixture
+def folder(tmp_path, tar):
+    with tarfile.open(tar) as archive:
+        archive.extractall(tmp_path / "extracted", filter="data")
+    return tmp_path / "extracted" / "train"
+
+
+@pytest.mark.parametrize("layout", ["tar", "folder"])
+def test_reads_every_pixel_and_label(layout, digits, request):
+    trn_set = MNIST(request.getfixturevalue(layout))
+    images, labels = digits
+    assert len(trn_set) == 25
+    assert trn_set.images.dtype == torch.uint8
+    assert np.array_equal(trn_set.images[:, 0].numpy(), images)
+    assert trn_set.labels.tolist() == labels.tolist()
+
+
+def test_path_without_ending_finds_the_tar(tar):
+    assert len(MNIST(tar.with_suffix(""))) == 25
+    assert len(MNIST(str(tar))) == 25
+
+
+def test_order_is_by_file_name_whatever_the_order_in_the_tar(tmp_path, digits):
+    members = list(make_members(*digits).items())
+    random.Random(0).shuffle(members)
+    shuffled = MNIST(write_tar(tmp_path / "shuffled.tar", dict(members)))
+    assert np.array_equal(shuffled.images[:, 0].numpy(), digits[0])
+    assert shuffled.labels.tolist() == digits[1].tolist()
+
+
+def test_one_sample_is_scaled_and_normalised(tar, digits):
+    image, label = MNIST(tar)[13]
+    assert image.shape == (1, 28, 28)
+    assert image.dtype == torch.float32
+    assert type(label) is int
+    assert label == digits[1][13]
+    expected = (digits[0][13] / 255 - 0.1307) / 0.3081
+    np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("indices", [[4, 0, 24], torch.tensor([4, 0, 24])])
+def test_indices_give_a_batch_of_the_same_samples(tar, indices):
+    trn_set = MNIST(tar)
+    images, labels = trn_set[indices]
+    assert images.shape == (3, 1, 28, 28)
+    assert labels.dtype == torch.int64
+    for position, index in enumerate([4, 0, 24]):
+        image, label = trn_set[index]
+        assert torch.equal(images[position], image)
+        assert labels[position] == label
+
+
+def test_iterating_ends(tar):
+    assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
+
+
+def test_transform_gets_normalised_batches(tar):
+    trn_set = MNIST(tar, transform=lambda images: images + images.shape[0])
+    plain = MNIST(tar)
+    assert torch.equal(trn_set[[1, 2, 3]][0], plain[[1, 2, 3]][0] + 3)
+    assert torch.equal(trn_set[1][0], plain[1][0] + 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plain_dataloader_works(tar, workers):
+    batches = list(DataLoader(MNIST(tar), batch_size=10, shuffle=True, num_workers=workers))
+    assert [images.shape for images, _ in batches] == [(10, 1, 28, 28)] * 2 + [(5, 1, 28, 28)]
+    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == sorted(
+        MNIST(tar).labels.tolist()
+    )
+
+
+def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
+    trn_set = MNIST(tar)
+    trn_set.labels = torch.arange(25)  # so that a label tells which sample it is
+    loader = data_loader(trn_set, 10, shuffle=True, seed=5)
+    assert len(loader) == 3
+    orders = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
+    assert [images.shape[0] for images, _ in loader] == [10, 10, 5]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(25))
+    assert orders[0] != orders[1]
+    again = data_loader(trn_set, 10, shuffle=True, seed=5)
+    assert [torch.cat([labels for _, labels in again]).tolist() for _ in range(2)] == orders
+    other = data_loader(trn_set, 10, shuffle=True, seed=6)
+    assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
+    ordered = data_loader(trn_set, 10, shuffle=False)
+    assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
+
+
+def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    names = ["../../1_3.png", "/tmp/mnist_escape_2_4.png", "train/3_5.png"]
+    members = dict(zip(names, map(to_png, digits[0]), strict=False))
+    before = sorted(tmp_path.rglob("*"))
+    trn_set = MNIST(write_tar(inside / "train.tar", members))
+    assert sorted(trn_set.labels.tolist()) == [3, 4, 5]
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, inside / "train.tar"])
+    assert not os.path.exists("/tmp/mnist_escape_2_4.png")
+
+
+def test_what_a_mac_adds_is_no_image(tmp_path, folder, digits):
+    members = make_members(*digits)
+    companions = {"train/._00000_0.png": b"Mac OS X", "._train": b"", "train/.DS_Store": b"Bud1"}
+    assert len(MNIST(write_tar(tmp_path / "mac.tar", {**companions, **members}))) == 25
+    (folder / "._00000_0.png").write_bytes(b"Mac OS X")
+    assert len(MNIST(folder)) == 25
+
+
+def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
+    os.mkfifo(folder / "00099_1.png")
+    with pytest.raises(DataError, match=r"00099_1\.png"):
+        MNIST(folder)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, digits, kind):
+    path = tmp_path / "train.tar"
+    with tarfile.open(path, "w") as tar:
+        png = to_png(digits[0][0])
+        image = tarfile.TarInfo("train/00000_0.png")
+        image.size = len(png)
+        tar.addfile(image, io.BytesIO(png))
+        odd = tarfile.TarInfo("train/00001_1.png")
+        odd.type, odd.linkname = kind, "train/00000_0.png"
+        tar.addfile(odd)
+    with pytest.raises(DataError, match=r"train/00001_1\.png"):
+        MNIST(path)
+
+
+def test_a_tar_is_whole_or_refused_wherever_it_is_cut(tar):
+    whole = tar.read_bytes()
+    end = max(i for i, byte in enumerate(whole) if byte)  # then come only the zeros of the end
+    cuts = {0, 100, 512, 1024, *range(512, end, 512 * 7), end, end // 2, end - 600}
+    for cut in cuts:
+        tar.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"train\.tar"):
+            MNIST(tar)
+
+
+def test_a_damaged_header_does_not_hide_the_rest(tar):
+    content = bytearray(tar.read_bytes())
+    second = content.index(b"train/00001")
+    content[second] ^= 0xFF
+    tar.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        MNIST(tar)
+
+
+def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unseen(tmp_path, digits):
+    png = to_png(digits[0][0])
+    for position in range(0, len(png) * 8, 29):
+        flipped = bytearray(png)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(DataError, match=r"train/00000_0\.png"):
+            MNIST(write_tar(tmp_path / "train.tar", {"train/00000_0.png": bytes(flipped)}))
+
+
+def test_cache_serves_the_same_pixels(tar, digits, own_cache, monkeypatch):
+    first = MNIST(tar)
+    assert list(own_cache.rglob("*.npz"))
+    monkeypatch.setattr(dataset, "decode_png", None)  # decoding again would now fail
+    second = MNIST(tar)
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.labels, second.labels)
+    second[[0]][0].zero_()
+    assert torch.equal(MNIST(tar).images, first.images)
+
+
+def test_cache_never_serves_a_changed_tar(tar, digits):
+    MNIST(tar)
+    before = os.stat(tar)
+    write_tar(tar, make_members(255 - digits[0], digits[1]))
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert np.array_equal(MNIST(tar).images[:, 0].numpy(), 255 - digits[0])
+
+
+def damage_nothing(content):
+    return b""
+
+
+def cut_in_half(content):
+    return content[: len(content) // 2]
+
+
+def flip_a_pixel(content):
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 1
+    return bytes(damaged)
+
+
+def replace_with_code(content):
+    file = io.BytesIO()
+    np.savez(file, images=np.array([print]), labels=np.array([1]))
+    return file.getvalue()
+
+
+def replace_with_other_shapes(content):
+    file = io.BytesIO()
+    np.savez(file, images=np.zeros((2, 3), np.uint8), labels=np.zeros(2, np.int64))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_nothing, cut_in_half, flip_a_pixel, replace_with_code, replace_with_other_shapes],
+)
+def test_a_damaged_cache_is_ignored(tar, digits, own_cache, damage):
+    MNIST(tar)
+    [cache] = own_cache.rglob("*.npz")
+    cache.write_bytes(damage(cache.read_bytes()))
+    assert np.array_equal(MNIST(tar).images[:, 0].numpy(), digits[0])
+
+
+def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(MNIST(tar)) == 25
+
+
+def test_whole_file_leaves_the_old_one_when_writing_fails(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+
+    def write_and_fail():
+        with dataset.whole_file(path) as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_fail()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]

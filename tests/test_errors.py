@@ -1,0 +1,287 @@
+"""Whatever is wrong, a user gets one line that says what and where, and nothing is left behind."""
+
+import io
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, make_digits, make_members, run_main, to_png, without_rights, write_tar
+
+import main
+
+IMAGE = make_digits(1, seed=0)[0][0]
+PNG = to_png(IMAGE)
+
+
+def header(width, height, depth, colour):
+    """A PNG whose header is valid and says what is asked."""
+    fields = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunk = b"IHDR" + fields
+    return PNG[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + PNG[33:]
+
+
+def grey16():
+    return to_png(IMAGE.astype(np.uint16) * 256)
+
+
+def colour():
+    return to_png(np.stack([IMAGE] * 3, axis=-1))
+
+
+def black_and_white():
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(IMAGE > 127).save(file, "PNG")
+    return file.getvalue()
+
+
+def flipped():
+    content = bytearray(PNG)
+    content[len(PNG) // 2] ^= 1
+    return bytes(content)
+
+
+BAD_MEMBERS = {
+    "not a png": ("train/00003_7.png", b"GIF89a not a png", "not a PNG"),
+    "empty member": ("train/00003_7.png", b"", "not a PNG"),
+    "cut off": ("train/00003_7.png", PNG[: len(PNG) // 2], "cut off"),
+    "cut off in the header": ("train/00003_7.png", PNG[:20], "cut off"),
+    "without its end": ("train/00003_7.png", PNG[:-12], "cut off"),
+    "damaged": ("train/00003_7.png", flipped(), "damaged"),
+    "not square": ("train/00003_7.png", to_png(IMAGE[:27]), "28x27"),
+    "too large": ("train/00003_7.png", to_png(np.zeros((32, 32), np.uint8)), "32x32"),
+    "huge": ("train/00003_7.png", header(100_000, 100_000, 8, 0), "100000x100000"),
+    "colour": ("train/00003_7.png", colour(), "greyscale"),
+    "16 bit": ("train/00003_7.png", grey16(), "greyscale"),
+    "1 bit": ("train/00003_7.png", black_and_white(), "greyscale"),
+    "other header inside": ("train/00003_7.png", PNG[:33] + header(99, 99, 8, 0)[8:], "damaged"),
+    "label is a letter": ("train/00003_x.png", PNG, "label"),
+    "label of two digits": ("train/00003_10.png", PNG, "label"),
+    "no label": ("train/00003.png", PNG, "label"),
+    "not an image": ("train/README.txt", b"hello", "label"),
+    "line break in the name": ("train/0\n0_x.png", PNG, "label"),
+}
+
+
+def assert_one_line(process, *parts, code=1):
+    assert process.returncode == code, process.stderr
+    assert process.stdout == ""
+    lines = process.stderr.splitlines()
+    assert len(lines) == 1, process.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def assert_refused(data_dir, tmp_path, *parts):
+    """The run ends with one line, and leaves no file or folder."""
+    before = sorted(tmp_path.rglob("*"))
+    process = run_main("--data-dir", data_dir, "--results-dir", tmp_path / "results")
+    assert_one_line(process, *parts)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("case", BAD_MEMBERS)
+def test_bad_member(data_dir, tmp_path, case):
+    name, content, reason = BAD_MEMBERS[case]
+    members = make_members(*make_digits(3, seed=0))
+    write_tar(data_dir / "train.tar", {**members, name: content})
+    shown = name.replace("\n", "\\n")
+    assert_refused(data_dir, tmp_path, str(data_dir / "train.tar"), shown, reason)
+
+
+def test_bad_file_in_a_folder(data_dir, tmp_path):
+    (data_dir / "test.tar").unlink()
+    (data_dir / "test").mkdir()
+    (data_dir / "test" / "00000_4.png").write_bytes(PNG[:50])
+    assert_refused(data_dir, tmp_path, str(data_dir / "test"), "00000_4.png", "cut off")
+
+
+def test_member_that_fills_the_memory(data_dir, tmp_path):
+    with tarfile.open(data_dir / "train.tar", "w") as tar:
+        member = tarfile.TarInfo("train/00000_1.png")
+        member.size = 50_000_000
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    assert_refused(data_dir, tmp_path, "train/00000_1.png", "50,000,000 bytes")
+
+
+def test_same_member_twice(data_dir, tmp_path):
+    with tarfile.open(data_dir / "train.tar", "a") as tar:
+        member = tarfile.TarInfo("train/00000_0.png")
+        member.size = len(PNG)
+        tar.addfile(member, io.BytesIO(PNG))
+    assert_refused(data_dir, tmp_path, "train.tar", "train/00000_0.png", "twice")
+
+
+def test_no_data_folder(tmp_path):
+    assert_refused(tmp_path / "nowhere", tmp_path, str(tmp_path / "nowhere"), "--data-dir")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_only_one_of_the_two_tars(data_dir, tmp_path, split):
+    (data_dir / f"{split}.tar").unlink()
+    assert_refused(data_dir, tmp_path, f"{split}.tar", str(data_dir))
+
+
+def cut_in_the_middle(content):
+    return content[: len(content) // 2]
+
+
+def text(content):
+    return b"This is no tar.\n" * 1000
+
+
+def nothing(content):
+    return b""
+
+
+def no_members(content):
+    return bytes(10240)
+
+
+@pytest.mark.parametrize("change", [cut_in_the_middle, text, nothing, no_members])
+def test_bad_tar(data_dir, tmp_path, change):
+    path = data_dir / "test.tar"
+    path.write_bytes(change(path.read_bytes()))
+    assert_refused(data_dir, tmp_path, str(path))
+
+
+def test_empty_folder(data_dir, tmp_path):
+    (data_dir / "test.tar").unlink()
+    (data_dir / "test").mkdir()
+    assert_refused(data_dir, tmp_path, str(data_dir / "test"), "no image")
+
+
+@pytest.mark.parametrize("what", ["data/train.tar", "data"])
+def test_data_without_permission(data_dir, tmp_path, what):
+    (tmp_path / what).chmod(0)
+    process = run_main(
+        *("--data-dir", data_dir, "--results-dir", tmp_path / "results"), prefix=without_rights()
+    )
+    (tmp_path / what).chmod(0o755)
+    assert_one_line(process, str(data_dir), "ermission")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_results_folder_without_permission(data_dir, tmp_path, made):
+    results = tmp_path / "locked" / "results"
+    results.parent.mkdir()
+    locked = results.parent
+    if made:
+        locked = results / "plots"
+        locked.mkdir(parents=True)
+    locked.chmod(0o555)
+    process = run_main("--data-dir", data_dir, "--results-dir", results, prefix=without_rights())
+    locked.chmod(0o755)
+    assert_one_line(process, str(results), "--results-dir")
+    assert not [path for path in results.rglob("*") if path.is_file()]
+
+
+def test_results_folder_is_a_file(data_dir, tmp_path):
+    (tmp_path / "results").write_text("mine")
+    assert_refused(data_dir, tmp_path, str(tmp_path / "results"), "--results-dir")
+
+
+def limit_file_size():
+    """As on a disk that is nearly full: a write beyond the limit fails."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+
+def test_full_disk_leaves_what_was_saved_before(data_dir, tmp_path):
+    options = ["--epochs", 1, "--data-dir", data_dir, "--results-dir", tmp_path / "results"]
+    assert run_main(*options).returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    process = run_main(*options, "--seed", 1, preexec_fn=limit_file_size)
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "checkpoints/lenet5.pt" in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--model", "resnet"], "lenet5"),
+        (["--epochs", "-1"], "--epochs"),
+        (["--epochs", "0"], "--epochs"),
+        (["--epochs", "1.5"], "--epochs"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--lr", "nan"], "--lr"),
+        (["--lr", "0"], "--lr"),
+        (["--momentum", "1"], "--momentum"),
+        (["--seed", "-1"], "--seed"),
+        (["--threads", "0"], "--threads"),
+        (["--device", "tpu"], "--device"),
+        (["--name", "../../etc/x"], "--name"),
+        (["--nam", "x"], "--nam"),
+        (["lenet5"], "lenet5"),
+    ],
+)
+def test_wrong_usage(tmp_path, monkeypatch, capsys, arguments, part):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    with pytest.raises(SystemExit) as exit_:  # in this process: each of its own takes 3 s
+        main.start()
+    assert exit_.value.code == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert stderr.startswith("error: ")
+    assert len(stderr.splitlines()) == 1
+    assert part in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there(data_dir, tmp_path, device):
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if there[device]:
+        pytest.skip(f"{device} is there")
+    process = run_main("--device", device, "--data-dir", data_dir, cwd=tmp_path)
+    assert_one_line(process, f"--device {device}")
+    assert not (tmp_path / "results").exists()
+
+
+def test_loss_that_is_no_number(data_dir, tmp_path):
+    process = run_main(
+        "--lr", "1e20", "--data-dir", data_dir, "--results-dir", tmp_path / "results"
+    )
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "epoch 1" in line
+    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+
+
+def test_ctrl_c(data_dir, tmp_path):
+    results = tmp_path / "results"
+    command = [sys.executable, ROOT / "main.py", "--epochs", "100000"]
+    process = subprocess.Popen(
+        [*command, "--data-dir", data_dir, "--results-dir", results],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, such as these tests may be, are started deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not (results / "plots/lenet5.png").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert len(stderr.splitlines()) == 1
+    assert sorted(os.listdir(results / "checkpoints")) == ["lenet5.pt"]

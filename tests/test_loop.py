@@ -1,0 +1,118 @@
+"""One epoch of training, one test: what they return and what they change."""
+
+import pytest
+import torch
+from helpers import make_digits
+from torch import nn
+
+import main
+from dataset import data_loader
+from model import CustomMLP, LeNet5
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def digits():
+    """(float32 [210, 1, 28, 28], int64 [210]): batches of 64 leave a last one of 18."""
+    images, labels = make_digits(210, seed=1)
+    return torch.from_numpy(images).unsqueeze(1) / 255, torch.from_numpy(labels)
+
+
+def batches_of(digits, size):
+    return list(zip(*(part.split(size) for part in digits), strict=True))
+
+
+def setup(network, lr):
+    torch.manual_seed(0)
+    model = network()
+    return model, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def average(model, digits):
+    """Loss and accuracy over all samples at once: what any batching must come to."""
+    images, labels = digits
+    with torch.no_grad():
+        logits = model(images)
+    hits = (logits.argmax(dim=1) == labels).double()
+    return nn.functional.cross_entropy(logits, labels).item(), hits.mean().item()
+
+
+@pytest.mark.parametrize("size", [1, 64, 210, 1000])
+def test_averages_are_per_sample_however_batched(digits, size):
+    model, optimizer = setup(LeNet5, lr=0.0)
+    expected = pytest.approx(average(model, digits), rel=1e-5)
+    batches = batches_of(digits, size)
+    assert main.test(model, batches, CPU, nn.CrossEntropyLoss()) == expected
+    assert main.train(model, batches, CPU, nn.CrossEntropyLoss(), optimizer) == expected
+
+
+def test_test_changes_nothing(digits):
+    model, _ = setup(LeNet5, lr=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    main.test(model, batches_of(digits, 64), CPU, nn.CrossEntropyLoss())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    main.train(model, batches_of(digits, 64), CPU, nn.CrossEntropyLoss(), optimizer)
+    assert model.training
+    criterion = nn.CrossEntropyLoss()
+    results = [main.test(model, batches_of(digits, 64), CPU, criterion) for _ in range(2)]
+    assert not model.training
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("network", [LeNet5, CustomMLP])
+def test_it_learns(digits, network):
+    model, optimizer = setup(network, lr=0.02)
+    criterion = nn.CrossEntropyLoss()
+    losses = [
+        main.train(model, batches_of(digits, 16), CPU, criterion, optimizer)[0] for _ in range(15)
+    ]
+    loss, accuracy = main.test(model, batches_of(digits, 64), CPU, criterion)
+    assert accuracy > 0.95
+    assert loss < 0.3 * losses[0]
+
+
+def test_one_step_is_that_of_plain_pytorch(digits):
+    batches = batches_of(digits, 64)[:1]
+    model, optimizer = setup(LeNet5, lr=0.1)
+    main.train(model, batches, CPU, nn.CrossEntropyLoss(), optimizer)
+    reference, _ = setup(LeNet5, lr=0.1)
+    images, labels = batches[0]
+    nn.functional.cross_entropy(reference(images), labels).backward()
+    for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
+
+
+def test_a_users_own_model_and_data_set_work(digits):
+    class Doubled(torch.utils.data.Dataset):
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, indices):
+            return 2 * digits[0][indices], digits[1][indices]
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = data_loader(Doubled(), batch_size=16, shuffle=True, seed=0)
+    loss, accuracy = main.train(model, loader, CPU, nn.CrossEntropyLoss(), optimizer)
+    assert loss > 0
+    assert 0 <= accuracy <= 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_cpu(digits):
+    results = []
+    for device in (CPU, torch.device("cuda")):
+        torch.manual_seed(0)
+        model = LeNet5().to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        criterion = nn.CrossEntropyLoss()
+        main.train(model, batches_of(digits, 64), device, criterion, optimizer)
+        results.append(main.test(model, batches_of(digits, 64), device, criterion))
+    assert results[1] == pytest.approx(results[0], rel=1e-3)
