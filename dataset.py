@@ -11,10 +11,12 @@ tensor, so that fetching a batch is one indexing operation:
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
 import itertools
+import math
 import os
 import pickle
 import re
@@ -33,13 +35,15 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 GIVEN_DIR = Path("/data/MNIST_assignment")
 OWN_DIR = Path(__file__).resolve().parent / "data" / "MNIST_assignment"
 SPLITS = ("train", "test")
 SIZE = 28  # pixels, both ways
+PIXEL = 2 / SIZE  # the width of a pixel where the image reaches from -1 to 1
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
 
 # The four files that Yann LeCun published, and what their bytes must hash to.
@@ -92,6 +96,11 @@ class MNIST(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> "MNIST":
+        """Moves the whole set to `device`, where batches are then made. Returns this set."""
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
+        return self
+
     def __getitem__(self, index: int | list[int] | torch.Tensor) -> tuple:
         """One sample for an int, (float32 [1, 28, 28], int); for B indices a batch,
         (float32 [B, 1, 28, 28], int64 [B])."""
@@ -104,6 +113,79 @@ class MNIST(Dataset):
         return images, self.labels[index]
 
 
+def augment(images: torch.Tensor) -> torch.Tensor:
+    """Deforms each image of a batch a little, at random, as another hand might have written it.
+
+    Rotation by up to 12 degrees, scaling by up to 12 %, shear by up to 0.15 and shift by up to
+    2 pixels, each drawn uniformly; and a smooth elastic displacement, normal with a standard
+    deviation of 0.5 pixels (Simard, Steinkraus, Platt 2003, section 2).
+
+    Args:
+        images: float32 [B, 1, 28, 28], on any device; not changed.
+
+    Returns:
+        The same shape, dtype and device. Draws from torch's global generator of that device.
+    """
+    count, device = len(images), images.device
+    basis = sampling_basis(device)
+
+    def uniform(limit: float) -> torch.Tensor:
+        return torch.empty(count, device=device).uniform_(-limit, limit)
+
+    angle, shear, scale = uniform(math.radians(12)), uniform(0.15), 1 + uniform(0.12)
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    affine_x = torch.stack([cos, shear * cos - sin, uniform(2 * PIXEL)], dim=1)
+    affine_y = torch.stack([sin, shear * sin + cos, uniform(2 * PIXEL)], dim=1)
+    affine = torch.stack([affine_x, affine_y], dim=1)
+    elastic = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL
+
+    # For each pixel of the result, the place (x, y) in the image that it shows.
+    places = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
+    return F.grid_sample(
+        images, places.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+    )
+
+
+@functools.cache
+def sampling_basis(device: torch.device) -> torch.Tensor:
+    """The maps over the image, float32 [3 + 49, 28 * 28], of which `augment` takes random sums.
+
+    First x, y (-1 to 1 across the image) and 1, for an affine map; then 7 x 7 Gaussian bumps, 4
+    pixels wide, for a smooth displacement. The bumps' squares add up to 1 at every pixel, so that
+    a pixel's displacement is spread as widely as the numbers that the bumps are multiplied with.
+    """
+    middles = PIXEL * (torch.arange(SIZE) - (SIZE - 1) / 2)
+    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    centres = torch.linspace(-1, 1, 7)[:, None]
+    nearness = torch.exp(-((middles - centres) ** 2) / (2 * (4 * PIXEL) ** 2))
+    bumps = F.normalize(torch.kron(nearness, nearness), dim=0)
+    return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
+
+
+class Batches(Sampler[torch.Tensor]):
+    """Which samples make up each batch: int64 tensors of up to `batch_size` indices.
+
+    A pass over it gives each of `samples` indices once; with `shuffle`, every pass in a new order
+    drawn from `generator` (None: torch's global one). The last batch holds what is left over.
+    """
+
+    def __init__(
+        self, samples: int, batch_size: int, shuffle: bool, generator: torch.Generator | None
+    ) -> None:
+        self.samples, self.batch_size = samples, batch_size
+        self.shuffle, self.generator = shuffle, generator
+
+    def __len__(self) -> int:
+        return math.ceil(self.samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if self.shuffle:
+            order = torch.randperm(self.samples, generator=self.generator)
+        else:
+            order = torch.arange(self.samples)
+        return iter(order.split(self.batch_size))
+
+
 def data_loader(
     dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
 ) -> DataLoader:
@@ -113,9 +195,8 @@ def data_loader(
     fixes the sequence of orders (None: drawn from torch's global generator).
     """
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
-    batches = BatchSampler(order, batch_size, drop_last=False)
-    # A sampler that yields lists of indices, with batch_size=None, makes each list one request.
+    batches = Batches(len(dataset), batch_size, shuffle, generator)
+    # With batch_size=None, whatever the sampler yields is one request: here, a batch of indices.
     return DataLoader(dataset, batch_size=None, sampler=batches, generator=generator)
 
 

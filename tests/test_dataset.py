@@ -12,7 +12,7 @@ from helpers import make_digits, make_members, to_png, write_tar
 from torch.utils.data import DataLoader
 
 import dataset
-from dataset import MNIST, DataError, data_loader
+from dataset import MNIST, DataError, augment, data_loader
 
 
 @pytest.fixture
@@ -112,6 +112,45 @@ def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
     ordered = data_loader(trn_set, 10, shuffle=False)
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
+
+
+def test_augment_deforms_every_image_in_its_own_way():
+    image = torch.from_numpy(make_digits(6, seed=3)[0][5:]).unsqueeze(1) / 255
+    images = image.repeat(200, 1, 1, 1)
+    torch.manual_seed(0)
+    deformed = augment(images)
+    assert deformed.shape == images.shape
+    assert deformed.dtype == torch.float32
+    assert torch.equal(images, image.repeat(200, 1, 1, 1)), "the input stays as it was"
+    assert len(deformed.flatten(1).unique(dim=0)) == 200
+    assert deformed.min() >= images.min() - 1e-5
+    assert deformed.max() <= images.max() + 1e-5
+    torch.manual_seed(0)
+    assert torch.equal(augment(images), deformed)
+
+
+def test_augment_moves_a_digit_by_a_few_pixels_at_most_and_on_average_not():
+    dots = torch.zeros(1000, 1, 28, 28)
+    dots[:, :, 13:15, 13:15] = 1.0
+    torch.manual_seed(0)
+    deformed = augment(dots)
+    weight = deformed.sum(dim=(1, 2, 3))
+    y = (deformed.sum(dim=(1, 3)) @ torch.arange(28.0)) / weight - 13.5
+    x = (deformed.sum(dim=(1, 2)) @ torch.arange(28.0)) / weight - 13.5
+    for shift in (x, y):
+        assert abs(shift.mean()) < 0.15
+        assert 0.8 < shift.std() < 1.7
+        assert shift.abs().max() < 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_set_on_cuda_makes_the_same_batches_there(tar):
+    here, there = MNIST(tar), MNIST(tar, transform=augment).to(torch.device("cuda"))
+    images, labels = there[torch.arange(5)]
+    assert images.is_cuda
+    assert labels.is_cuda
+    there.transform = None
+    torch.testing.assert_close(there[torch.arange(5)][0].cpu(), here[torch.arange(5)][0])
 
 
 def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits):

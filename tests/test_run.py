@@ -97,6 +97,37 @@ def test_same_seed_same_bits(data_dir, tmp_path):
     assert not any(torch.equal(weights_a[name], weights_c[name]) for name in weights_a)
 
 
+def test_onecycle_raises_the_learning_rate_and_lowers_it_to_zero(data_dir, tmp_path):
+    options = ["--schedule", "onecycle", "--lr", "0.1", "--epochs", "10", "--batch-size", "20"]
+    run_here(data_dir, tmp_path, *options)
+    rates = [entry["lr"] for entry in metrics_of(tmp_path)["history"]]
+    assert max(rates) == pytest.approx(0.1, rel=0.1)
+    assert rates.index(max(rates)) in (1, 2)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_augmentation_is_for_the_training_set_only(data_dir, tmp_path, monkeypatch):
+    def seen_by(name, *options):
+        """All images that main.train or main.test is given."""
+        batches = []
+        original = getattr(main, name)
+
+        def spy(model, loader, *args):
+            batches.extend(loader)
+            return original(model, batches, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(main, name, spy)
+            run_here(data_dir, tmp_path, "--epochs", "1", *options)
+        return torch.cat([images for images, _ in batches])
+
+    assert torch.equal(seen_by("test"), seen_by("test", "--augment"))
+    plain, augmented = seen_by("train"), seen_by("train", "--augment")
+    assert plain.shape == augmented.shape
+    assert (plain != augmented).flatten(1).any(dim=1).all()
+
+
 def test_results_are_up_to_date_after_every_epoch(data_dir, tmp_path, monkeypatch):
     train = main.train
     results = tmp_path / "results"
@@ -173,5 +204,5 @@ def test_runs_in_any_working_folder(data_dir, tmp_path):
 def test_help_shows_every_option_with_its_default():
     process = run_main("--help")
     assert process.returncode == 0
-    for text in ("--model {lenet5,mlp}", "--epochs", "default: 10", "--seed", "default: 0.9"):
+    for text in ("--model {lenet5,mlp}", "--epochs", "default: 10", "--augment", "default: 0.9"):
         assert text in process.stdout

@@ -1,0 +1,485 @@
+"""Speed and memory, each beside what it is compared with, in one run: the ratios count.
+
+    python tests/benchmark.py                 everything, about 20 minutes on 2 cores
+    python tests/benchmark.py epoch start     these parts; the rest stays as last measured
+
+Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
+shared with others: what is compared is measured in turn, three times, and the median counts.
+"""
+
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "results" / "report"
+REPEATS = 3
+CPU = torch.device("cpu")
+
+sys.path.insert(0, str(ROOT))
+import dataset  # noqa: E402
+import main  # noqa: E402
+from model import LeNet5  # noqa: E402
+
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+
+
+def in_turn(measures: dict[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, float]:
+    """The median of each measure, all of them taken once before any is taken again."""
+    taken = {name: [] for name in measures}
+    for _ in range(repeats):
+        for name, measure in measures.items():
+            taken[name].append(measure())
+            print(f"    {name}: {taken[name][-1]:.2f}", file=sys.stderr)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+# --- the peers' ways --------------------------------------------------------------------------
+
+
+class PlainLeNet5(LeNet5):
+    """LeNet-5 as it is usually written: ReLU before pooling."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=padding)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = F.relu(self.fc1(x.flatten(1)))
+        return self.fc3(F.relu(self.fc2(x)))
+
+
+class PngFolder(Dataset):
+    """The way of many course solutions: a PNG is opened whenever its sample is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(folder.glob("*.png"))
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((32, 32)),
+                transforms.ToTensor(),
+                transforms.Normalize(dataset.MEAN, dataset.STD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        path = self.paths[index]
+        return self.transform(Image.open(path)), int(path.stem.split("_")[1])
+
+
+def peer_epoch(trn_set: Dataset, tst_set: Dataset, padding: int, workers: int) -> float:
+    """Seconds of an epoch and a test as a plain script has them: pytorch/examples' loop."""
+    model = PlainLeNet5(padding)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    trn_loader = DataLoader(trn_set, batch_size=64, shuffle=True, num_workers=workers)
+    tst_loader = DataLoader(tst_set, batch_size=1000, num_workers=workers)
+    start = time.perf_counter()
+    model.train()
+    loss_sum = hits = 0
+    for images, labels in tqdm(trn_loader, leave=False, file=io.StringIO()):
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item() * len(labels)
+        hits += (logits.argmax(dim=1) == labels).sum().item()
+    model.eval()
+    with torch.no_grad():
+        for images, labels in tst_loader:
+            logits = model(images)
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            hits += (logits.argmax(dim=1) == labels).sum().item()
+    return time.perf_counter() - start
+
+
+# --- our way ----------------------------------------------------------------------------------
+
+
+def main_epoch(*arguments: object) -> float:
+    """Seconds of the second of two epochs of main.py: all that it trains, tests, prints, writes
+    and draws, with the progress bar that a terminal shows."""
+    ends = []
+    save_plot = main.save_plot
+
+    def stamped(*args: object) -> None:
+        save_plot(*args)
+        ends.append(time.perf_counter())
+
+    def visible(loader: Batches, description: str, **options: object) -> tqdm:
+        return tqdm(loader, description, file=io.StringIO())
+
+    with (
+        tempfile.TemporaryDirectory() as results,
+        mock.patch.object(main, "save_plot", stamped),
+        mock.patch.object(main, "tqdm", visible),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        main.main(["--epochs", "2", "--results-dir", results, *map(str, arguments)])
+    return ends[1] - ends[0]
+
+
+def bare_epoch(trn_batches: list, tst_batches: list) -> float:
+    """Seconds of the same steps and the same tests on batches that lie in memory, and no more."""
+    model = LeNet5().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    start = time.perf_counter()
+    model.train()
+    for images, labels in trn_batches:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in tst_batches:
+            F.cross_entropy(model(images), labels)
+    return time.perf_counter() - start
+
+
+def measure_epoch() -> dict[str, float]:
+    """Seconds an epoch (60,000 training and 10,000 test images, batch 64)."""
+    splits = [dataset.MNIST(path) for path in dataset.find_splits()]
+    trn_batches = list(dataset.data_loader(splits[0], 64, shuffle=True, seed=0))
+    tst_batches = list(dataset.data_loader(splits[1], main.TEST_BATCH, shuffle=False))
+    with tempfile.TemporaryDirectory() as scratch:
+        png_sets = []
+        for split, path in zip(dataset.SPLITS, dataset.find_splits(), strict=True):
+            with tarfile.open(path) as tar:
+                tar.extractall(scratch, filter="data")
+            png_sets.append(PngFolder(Path(scratch, split)))
+
+        raw = Path(scratch, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for prefix, split in zip(("train", "t10k"), splits, strict=True):
+            rows = split.images.numpy().reshape(-1, 784).astype(np.float32) / 256
+            for name, content in dataset.to_idx(prefix, rows, split.labels.numpy()).items():
+                (raw / name).write_bytes(content)
+        usual = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(dataset.MEAN, dataset.STD)]
+        )
+        tv_sets = [
+            torchvision.datasets.MNIST(scratch, train=train, transform=usual)
+            for train in (True, False)
+        ]
+        return in_turn(
+            {
+                "PNG folder": lambda: peer_epoch(*png_sets, padding=0, workers=0),
+                "torchvision, 2 workers": lambda: peer_epoch(*tv_sets, padding=2, workers=2),
+                "torchvision": lambda: peer_epoch(*tv_sets, padding=2, workers=0),
+                "main.py --augment": lambda: main_epoch("--augment"),
+                "main.py": main_epoch,
+                "bare loop": lambda: bare_epoch(trn_batches, tst_batches),
+                "main.py --model mlp": lambda: main_epoch("--model", "mlp"),
+            }
+        )
+
+
+# --- whole processes --------------------------------------------------------------------------
+
+# Runs main.py up to its first step.
+TO_FIRST_STEP = """
+import sys, main
+main.train = lambda *args: sys.exit()
+main.main(["--results-dir", sys.argv[1]])
+"""
+READ_BOTH = """
+import sys, dataset
+for path in dataset.find_splits(*sys.argv[1:]):
+    dataset.MNIST(path)
+"""
+
+
+def run_python(code: str, *arguments: object, cache: str | None = None) -> tuple[float, float]:
+    """Seconds and peak resident memory (MB) of `python -c code`."""
+    environment = os.environ | ({"XDG_CACHE_HOME": cache} if cache else {})
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status != 0:
+        raise RuntimeError(f"python -c {code!r} failed")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def measure_start() -> dict[str, float]:
+    """Seconds until the first step, and of the first run's decoding of 70,000 PNGs."""
+
+    def first_run() -> float:
+        with tempfile.TemporaryDirectory() as empty:
+            first = run_python(READ_BOTH, cache=empty)[0]
+            return first - run_python(READ_BOTH, cache=empty)[0]
+
+    with tempfile.TemporaryDirectory() as results:
+        return in_turn(
+            {
+                "import torch, matplotlib.pyplot": lambda: run_python(
+                    "import torch, matplotlib.pyplot"
+                )[0],
+                "main.py to its first step": lambda: run_python(TO_FIRST_STEP, results)[0],
+                "reading 70,000 PNGs the first time": first_run,
+            }
+        )
+
+
+MAIN = "import sys, main; main.main(sys.argv[1:])"
+
+
+def measure_memory() -> dict[str, float]:
+    """Peak resident memory in MB."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = (MAIN, "--epochs", 1, "--results-dir", scratch)
+
+        def first_run() -> float:
+            with tempfile.TemporaryDirectory() as empty:
+                return run_python(*run, cache=empty)[1]
+
+        return in_turn(
+            {
+                "import torch": lambda: run_python("import torch")[1],
+                "main.py": lambda: run_python(*run)[1],
+                "main.py, first run": first_run,
+                "main.py --augment": lambda: run_python(*run, "--augment")[1],
+            }
+        )
+
+
+def grow(source: Path, target: Path, times: int) -> None:
+    """Writes a tar that holds each image of another `times` times."""
+    with tarfile.open(source) as small, tarfile.open(target, "w") as large:
+        for member in small:
+            content = small.extractfile(member).read()
+            stem = member.name.removesuffix(".png")
+            for copy in range(times):
+                member.name = stem.replace("/", f"/{copy}") + ".png"
+                large.addfile(member, io.BytesIO(content))
+
+
+def measure_scaling() -> dict[str, float]:
+    """Per image of sets of 1, 2 and 4 times MNIST: microseconds to decode, to read from the cache
+    and of an epoch, and bytes of peak memory above `import torch`."""
+    measures = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for times in (1, 2, 4):
+            folder = Path(scratch, str(times))
+            folder.mkdir()
+            for path in dataset.find_splits():
+                grow(path, folder / path.name, times)
+
+        def per_image(times: int) -> dict[str, Callable[[], float]]:
+            folder, images = Path(scratch, str(times)), 70_000 * times
+
+            def decode() -> float:
+                with tempfile.TemporaryDirectory() as empty:
+                    first = run_python(READ_BOTH, folder, cache=empty)[0]
+                    return (first - run_python("import dataset")[0]) * 1e6 / images
+
+            def memory() -> float:
+                used = run_python(
+                    MAIN, "--epochs", 1, "--data-dir", folder, "--results-dir", scratch
+                )
+                return (used[1] - run_python("import torch, matplotlib.pyplot")[1]) * 2**20 / images
+
+            return {
+                f"decoding, {times}x (us)": decode,
+                f"epoch, {times}x (us)": lambda: main_epoch("--data-dir", folder) * 1e6 / images,
+                f"memory, {times}x (bytes)": memory,
+            }
+
+        for times in (1, 2, 4):
+            measures |= per_image(times)
+        return in_turn(measures)
+
+
+# --- past 99 % ----------------------------------------------------------------------------------
+
+# README's command; chosen on 10,000 images held out of the training set.
+FAST = "--epochs 2 --batch-size 128 --schedule onecycle --lr 0.1"
+FAST_SEEDS = 10
+
+
+class FastNet(nn.Module):
+    """The final network of tuomaso/train_mnist_fast, 215,682 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 24, kernel_size=5)
+        self.conv2 = nn.Conv2d(24, 32, kernel_size=3)
+        self.fc1 = nn.Linear(800, 256)
+        self.fc2 = nn.Linear(256, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+def fast_net(seed: int, trn_set: dataset.MNIST, tst_set: dataset.MNIST) -> tuple[float, float]:
+    """Seconds of training and test accuracy of FastNet, by its author's recipe."""
+    torch.manual_seed(seed)
+    model = FastNet().to(memory_format=torch.channels_last)
+    loader = dataset.data_loader(trn_set, 256, shuffle=True, seed=seed)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.7, 0.9), fused=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.01, total_steps=len(loader), cycle_momentum=False
+    )
+    criterion = nn.CrossEntropyLoss()
+    start = time.perf_counter()
+    main.train(model, loader, CPU, criterion, optimizer, scheduler)
+    seconds = time.perf_counter() - start
+    tst_loader = dataset.data_loader(tst_set, main.TEST_BATCH, shuffle=False)
+    return seconds, main.test(model, tst_loader, CPU, criterion)[1]
+
+
+def fast_lenet5(seed: int) -> tuple[float, float]:
+    """Seconds of training and test accuracy of README's command."""
+    seconds = []
+    train = main.train
+
+    def timed(*args: object) -> tuple[float, float]:
+        start = time.perf_counter()
+        result = train(*args)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    with (
+        tempfile.TemporaryDirectory() as results,
+        mock.patch.object(main, "train", timed),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        main.main([*FAST.split(), "--seed", str(seed), "--results-dir", results])
+        history = json.loads(Path(results, "metrics", "lenet5.json").read_text())["history"]
+    return sum(seconds), history[-1]["test_accuracy"]
+
+
+def measure_fast() -> dict[str, float]:
+    """Training seconds and test accuracy (%), the two networks in turn, one seed after another."""
+    splits = [dataset.MNIST(path) for path in dataset.find_splits()]
+    pairs = [(fast_lenet5(seed), fast_net(seed, *splits)) for seed in range(FAST_SEEDS)]
+    measures = {}
+    for name, outcomes in zip(("LeNet-5", "FastNet"), zip(*pairs, strict=True), strict=True):
+        seconds, accuracies = zip(*outcomes, strict=True)
+        measures[f"{name} (s)"] = statistics.median(seconds)
+        measures[f"{name} (%)"] = 100 * statistics.mean(accuracies)
+        measures[f"{name} (% std)"] = 100 * statistics.stdev(accuracies)
+    return measures
+
+
+# --- what is reported -------------------------------------------------------------------------
+
+PARTS = {
+    "epoch": measure_epoch,
+    "start": measure_start,
+    "memory": measure_memory,
+    "scaling": measure_scaling,
+    "fast": measure_fast,
+}
+# (part, what, compared with): one ratio each.
+RATIOS = [
+    ("epoch", "PNG folder", "main.py"),
+    ("epoch", "torchvision", "main.py"),
+    ("epoch", "torchvision, 2 workers", "main.py"),
+    ("epoch", "main.py", "bare loop"),
+    ("epoch", "main.py --augment", "main.py"),
+    ("epoch", "main.py --model mlp", "main.py"),
+    ("start", "main.py to its first step", "import torch, matplotlib.pyplot"),
+    ("scaling", "decoding, 4x (us)", "decoding, 1x (us)"),
+    ("scaling", "epoch, 4x (us)", "epoch, 1x (us)"),
+    ("fast", "LeNet-5 (s)", "FastNet (s)"),
+]
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line]
+    name = names[0].split(":")[1].strip() if names else platform.processor()
+    return (
+        f"{os.cpu_count()} cores of {name}, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def table(speed: dict) -> str:
+    """What was measured and the ratios, as Markdown."""
+    lines = ["| part | what | measured |", "|---|---|---:|"]
+    for part in PARTS:
+        lines += [f"| {part} | {name} | {value:.2f} |" for name, value in speed[part].items()]
+    lines += ["", "| compared | with | ratio |", "|---|---|---:|"]
+    for part, what, other in RATIOS:
+        lines.append(f"| {what} | {other} | {speed[part][what] / speed[part][other]:.2f} |")
+    return "\n".join(lines)
+
+
+def draw(speed: dict) -> None:
+    """Bars of the seconds an epoch takes, the slowest way first."""
+    from matplotlib.figure import Figure
+
+    titles = {
+        "PNG folder": "PNGs opened one by one",
+        "torchvision, 2 workers": "torchvision, 2 workers",
+        "torchvision": "torchvision",
+        "main.py --augment": "main.py --augment",
+        "main.py": "main.py",
+        "bare loop": "bare loop, no data pipeline",
+    }
+    seconds = [speed["epoch"][name] for name in titles]
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    ax = figure.subplots()
+    colours = ["tab:blue" if "main.py" in name else "tab:gray" for name in titles]
+    bars = ax.barh(list(titles.values()), seconds, color=colours)
+    ax.bar_label(bars, [f"{value:.1f} s" for value in seconds], padding=3)
+    ax.invert_yaxis()
+    ax.margins(x=0.1)
+    ax.set_xlabel("seconds")
+    ax.set_title("One epoch of LeNet-5: 60,000 training and 10,000 test images, batch 64")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(speed["machine"], fontsize=7)
+    figure.savefig(REPORT / "speed.png", dpi=150)
+
+
+def benchmark() -> None:
+    path = REPORT / "speed.json"
+    speed = json.loads(path.read_text()) if path.exists() else {}
+    for part in sys.argv[1:] or PARTS:
+        print(part, file=sys.stderr)
+        speed[part] = PARTS[part]()
+        speed["machine"] = machine()
+        path.write_text(json.dumps(speed, indent=2) + "\n")
+    if speed.keys() >= PARTS.keys():
+        print(table(speed))
+        draw(speed)
+
+
+if __name__ == "__main__":
+    benchmark()
