@@ -11,6 +11,7 @@ tensor, so that fetching a batch is one indexing operation:
 """
 
 import contextlib
+import copy
 import functools
 import gzip
 import hashlib
@@ -111,6 +112,17 @@ class MNIST(Dataset):
         if self.transform is not None:
             images = self.transform(images)
         return images, self.labels[index]
+
+
+def hold_out(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
+    """Parts a set: all but `count` samples, and those. Which ones is always the same choice."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    parts = []
+    for indices in (order[count:], order[:count]):
+        part = copy.copy(dataset)
+        part.images, part.labels = dataset.images[indices], dataset.labels[indices]
+        parts.append(part)
+    return parts[0], parts[1]
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:

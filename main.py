@@ -25,9 +25,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from dataset import MNIST, DataError, augment, data_loader, find_splits, whole_file
+from dataset import MNIST, DataError, augment, data_loader, find_splits, hold_out, whole_file
 from model import CustomMLP, LeNet5, count_parameters
 
 MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
@@ -57,31 +59,37 @@ def run(args: argparse.Namespace) -> list[dict]:
         OSError: a file cannot be read or written.
     """
     device = pick_device(args.device)
-    trn_path, tst_path = find_splits(args.data_dir)
-    trn_set = MNIST(trn_path, transform=augment if args.augment else None).to(device)
-    tst_set = MNIST(tst_path).to(device)
+    trn_set, tst_set = load_sets(args, device)
     prepare_folders(args.results_dir)
 
     torch.manual_seed(args.seed)
-    model = MODELS[args.model]().to(device, memory_format=torch.channels_last)
+    model = MODELS[args.model](args.dropout).to(device, memory_format=torch.channels_last)
     trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
     tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-    criterion = nn.CrossEntropyLoss()
+    trn_criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
+    tst_criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=args.lr, momentum=args.momentum, fused=device.type in ("cpu", "cuda")
+        model.parameters(),
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
     )
     scheduler = make_schedule(args, optimizer, steps=args.epochs * len(trn_loader))
+    ema = make_ema(model, args.ema) if args.ema else None
 
     print(
         f"{TITLES[args.model]}, {count_parameters(model):,} parameters, on {device_name(device)}: "
-        f"{len(trn_set):,} training and {len(tst_set):,} test images"
+        f"{len(trn_set):,} training and {len(tst_set):,} {watched(args)} images"
     )
     history = []
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
         trn_bar = tqdm(trn_loader, f"epoch {epoch}", leave=False, disable=None)
-        trn_loss, trn_accuracy = train(model, trn_bar, device, criterion, optimizer, scheduler)
-        tst_loss, tst_accuracy = test(model, tst_loader, device, criterion)
+        trn_loss, trn_accuracy = train(
+            model, trn_bar, device, trn_criterion, optimizer, scheduler, ema
+        )
+        tst_loss, tst_accuracy = test(ema or model, tst_loader, device, tst_criterion)
         history.append(
             {
                 "epoch": epoch,
@@ -95,8 +103,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         )
         if not math.isfinite(trn_loss + tst_loss):
             raise RunError(f"the loss became {trn_loss + tst_loss} in epoch {epoch}; lower --lr")
-        print(epoch_line(history[-1], args.epochs), flush=True)
-        save_checkpoint(args, model, optimizer, trn_loader, history)
+        print(epoch_line(args, history[-1]), flush=True)
+        save_checkpoint(args, model, optimizer, ema, trn_loader, history)
         save_metrics(args, model, device, history)
         save_plot(args, history)
 
@@ -114,9 +122,13 @@ def train(
     device: torch.device,
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    scheduler: LRScheduler | None = None,
+    ema: AveragedModel | None = None,
 ) -> tuple[float, float]:
-    """Trains `model` for one epoch; `scheduler`, if any, sets the learning rate after each step.
+    """Trains `model` for one epoch.
+
+    After each step `scheduler`, if any, sets the learning rate, and `ema`, if any, takes in the
+    new weights.
 
     Returns:
         The average loss per sample and the accuracy (0 to 1) over the epoch, each batch as the
@@ -136,6 +148,8 @@ def train(
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
+        if ema is not None:
+            ema.update_parameters(model)
 
         # Summed as tensors: to read a number after every step would make a GPU wait.
         total_loss += loss.detach() * len(labels)
@@ -165,20 +179,36 @@ def test(
     return total_loss.item() / samples, total_right.item() / samples
 
 
+def load_sets(args: argparse.Namespace, device: torch.device) -> tuple[MNIST, MNIST]:
+    """The training set, and the set to watch: the test set, or images held out for validation."""
+    trn_path, tst_path = find_splits(args.data_dir)
+    trn_set = MNIST(trn_path)
+    if args.validation >= len(trn_set):
+        raise RunError(f"--validation {args.validation}: there are {len(trn_set)} training images")
+    if args.validation:
+        trn_set, tst_set = hold_out(trn_set, args.validation)
+    else:
+        tst_set = MNIST(tst_path)
+    trn_set.transform = augment if args.augment else None
+    return trn_set.to(device), tst_set.to(device)
+
+
+def make_ema(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of `model` whose weights are an exponential moving average of those of `model`:
+    after each step, decay * (what they were) + (1 - decay) * (those of `model`)."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
 def make_schedule(
     args: argparse.Namespace, optimizer: torch.optim.Optimizer, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """One-cycle: the learning rate rises to --lr over the first fifth of the steps, then falls,
-    both in a straight line (Smith, Topin 2018: Super-Convergence)."""
+) -> LambdaLR | None:
+    """One-cycle: the learning rate rises to --lr over the first fifth of the steps and then falls
+    to 0, both in a straight line (Smith, Topin 2018: Super-Convergence)."""
     if args.schedule == "constant":
         return None
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=args.lr,
-        total_steps=steps,
-        pct_start=0.2,
-        anneal_strategy="linear",
-        cycle_momentum=False,
+    rise = math.ceil(steps / 5)
+    return LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1))
     )
 
 
@@ -238,6 +268,7 @@ def save_checkpoint(
     args: argparse.Namespace,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    ema: AveragedModel | None,
     trn_loader: torch.utils.data.DataLoader,
     history: list[dict],
 ) -> None:
@@ -247,6 +278,7 @@ def save_checkpoint(
         "model": args.model,
         "weights": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "ema": ema.module.state_dict() if ema else None,
         "rng": torch.get_rng_state(),
         "shuffle": trn_loader.generator.get_state(),
         "epoch": len(history),
@@ -284,7 +316,7 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     figure.suptitle(
-        f"{TITLES[args.model]}: test accuracy {history[-1]['test_accuracy']:.2%} "
+        f"{TITLES[args.model]}: {watched(args)} accuracy {history[-1]['test_accuracy']:.2%} "
         f"after {len(history)} epoch{'s'[: len(history) > 1]}",
         fontweight="bold",
     )
@@ -295,7 +327,7 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
             ax = axes[row, column]
             values = [scale * entry[f"{split}_{quantity}"] for entry in history]
             ax.plot(epochs, values, "o-", color=colour, markersize=4)
-            ax.set_title(f"{'training' if split == 'train' else 'test'} {quantity}")
+            ax.set_title(f"{'training' if split == 'train' else watched(args)} {quantity}")
             ax.set_xlabel("epoch")
             ax.set_ylabel(f"{quantity} ({unit})")
             ax.tick_params(labelbottom=True, labelleft=True)
@@ -308,11 +340,16 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
         figure.savefig(file, format="png", dpi=120)
 
 
-def epoch_line(entry: dict, epochs: int) -> str:
+def watched(args: argparse.Namespace) -> str:
+    """What the set is called that is tested after each epoch."""
+    return "validation" if args.validation else "test"
+
+
+def epoch_line(args: argparse.Namespace, entry: dict) -> str:
     return (
-        f"epoch {entry['epoch']:{len(str(epochs))}}/{epochs}"
+        f"epoch {entry['epoch']:{len(str(args.epochs))}}/{args.epochs}"
         f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
-        f"  test loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}"
+        f"  {watched(args)} loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}"
         f"  {entry['seconds']:.1f} s"
     )
 
@@ -341,7 +378,24 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=real("(0, inf)"), default=0.01, help="learning rate of SGD")
     add("--momentum", type=real("[0, 1)"), default=0.9, help="momentum of SGD")
     add("--schedule", choices=("constant", "onecycle"), default="constant", help="of --lr")
+    add(
+        "--validation",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="hold out N training images and watch them in place of the test set",
+    )
     add("--augment", action="store_true", help="deform the training images a little, at random")
+    add("--dropout", type=real("[0, 1)"), default=0.0, metavar="P", help="share of units left out")
+    add("--weight-decay", type=real("[0, inf)"), default=0.0, metavar="W", help="pull towards 0")
+    add("--label-smoothing", type=real("[0, 1)"), default=0.0, metavar="E", help="of the targets")
+    add(
+        "--ema",
+        type=real("[0, 1)"),
+        default=0.0,
+        metavar="DECAY",
+        help="test a moving average of the weights",
+    )
     add("--seed", type=whole(0), default=0, help="of the weights' start and the batches' order")
     add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     add("--threads", type=whole(1), help="of the CPU that compute together (default: torch's own)")

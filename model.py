@@ -25,10 +25,15 @@ class LeNet5(nn.Module):
         fc1     120           400 * 120 + 120       = 48,120
         fc2     84            120 * 84 + 84         = 10,164
         fc3     10            84 * 10 + 10          =    850
+
+    Args:
+        dropout: the share of the outputs of fc1 and of fc2 that training sets to 0 (Srivastava et
+            al. 2014). It adds no parameter.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
@@ -40,24 +45,28 @@ class LeNet5(nn.Module):
         x = F.relu(F.max_pool2d(self.conv1(images), 2))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
         x = x.flatten(1)
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))
+        x = self.dropout(F.relu(self.fc1(x)))
+        x = self.dropout(F.relu(self.fc2(x)))
         return self.fc3(x)
 
 
 class CustomMLP(nn.Module):
     """A perceptron with four hidden layers and 62,170 parameters, 464 more than LeNet-5 has.
 
-    layer   output   parameters
-    fc1     64       784 * 64 + 64 = 50,240
-    fc2     64        64 * 64 + 64 =  4,160
-    fc3     64        64 * 64 + 64 =  4,160
-    fc4     48        64 * 48 + 48 =  3,120
-    fc5     10        48 * 10 + 10 =    490
+        layer   output   parameters
+        fc1     64       784 * 64 + 64 = 50,240
+        fc2     64        64 * 64 + 64 =  4,160
+        fc3     64        64 * 64 + 64 =  4,160
+        fc4     48        64 * 48 + 48 =  3,120
+        fc5     10        48 * 10 + 10 =    490
+
+    Args:
+        dropout: the share of each hidden layer's outputs that training sets to 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.fc1 = nn.Linear(28 * 28, 64)
         self.fc2 = nn.Linear(64, 64)
         self.fc3 = nn.Linear(64, 64)
@@ -66,10 +75,10 @@ class CustomMLP(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images.flatten(1)
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))
-        x = F.relu(self.fc3(x))
-        x = F.relu(self.fc4(x))
+        x = self.dropout(F.relu(self.fc1(x)))
+        x = self.dropout(F.relu(self.fc2(x)))
+        x = self.dropout(F.relu(self.fc3(x)))
+        x = self.dropout(F.relu(self.fc4(x)))
         return self.fc5(x)
 
 

@@ -325,7 +325,7 @@ def measure_scaling() -> dict[str, float]:
 # --- past 99 % ----------------------------------------------------------------------------------
 
 # README's command; chosen on 10,000 images held out of the training set.
-FAST = "--epochs 2 --batch-size 128 --schedule onecycle --lr 0.1"
+FAST = "--epochs 1 --schedule onecycle --lr 0.14 --momentum 0.85 --label-smoothing 0.05"
 FAST_SEEDS = 10
 
 

@@ -12,7 +12,7 @@ from helpers import make_digits, make_members, to_png, write_tar
 from torch.utils.data import DataLoader
 
 import dataset
-from dataset import MNIST, DataError, augment, data_loader
+from dataset import MNIST, DataError, augment, data_loader, hold_out
 
 
 @pytest.fixture
@@ -151,6 +151,17 @@ def test_a_set_on_cuda_makes_the_same_batches_there(tar):
     assert labels.is_cuda
     there.transform = None
     torch.testing.assert_close(there[torch.arange(5)][0].cpu(), here[torch.arange(5)][0])
+
+
+def test_hold_out_parts_the_set_always_in_the_same_way(tar):
+    whole = MNIST(tar)
+    whole.labels = torch.arange(25)  # so that a label tells which sample it is
+    rest, held = hold_out(whole, 10)
+    assert (len(rest), len(held), len(whole)) == (15, 10, 25)
+    assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(25))
+    assert torch.equal(held[0][0], whole[int(held.labels[0])][0])
+    torch.manual_seed(99)
+    assert torch.equal(hold_out(whole, 10)[1].labels, held.labels)
 
 
 def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits):

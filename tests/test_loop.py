@@ -89,6 +89,17 @@ def test_one_step_is_that_of_plain_pytorch(digits):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
 
 
+def test_ema_is_the_moving_average_of_the_weights_after_each_step(digits):
+    model, optimizer = setup(LeNet5, lr=0.1)
+    ema = main.make_ema(model, 0.9)
+    expected = None
+    for batch in batches_of(digits, 64):
+        main.train(model, [batch], CPU, nn.CrossEntropyLoss(), optimizer, ema=ema)
+        weights = model.fc3.weight.detach().clone()
+        expected = weights if expected is None else 0.9 * expected + 0.1 * weights
+    torch.testing.assert_close(ema.module.fc3.weight.detach(), expected)
+
+
 def test_a_users_own_model_and_data_set_work(digits):
     class Doubled(torch.utils.data.Dataset):
         def __len__(self):

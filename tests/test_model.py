@@ -15,7 +15,8 @@ MLP = {"fc1": 50_240, "fc2": 4_160, "fc3": 4_160, "fc4": 3_120, "fc5": 490}
 )
 def test_parameters_layer_by_layer(network, layers, total):
     model = network()
-    assert {name: count_parameters(layer) for name, layer in model.named_children()} == layers
+    counts = {name: count_parameters(layer) for name, layer in model.named_children()}
+    assert {name: count for name, count in counts.items() if count} == layers
     assert count_parameters(model) == total
 
 
@@ -35,3 +36,15 @@ def test_every_parameter_gets_a_gradient(network):
     cross_entropy(model(torch.randn(64, 1, 28, 28)), torch.arange(64) % 10).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("network", "total"), [(LeNet5, 61_706), (CustomMLP, 62_170)])
+def test_dropout_adds_no_parameter_and_acts_in_training_only(network, total):
+    torch.manual_seed(0)
+    model = network(dropout=0.5)
+    assert count_parameters(model) == total
+    images = torch.randn(4, 1, 28, 28)
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from helpers import run_main
+from helpers import run_main, write_data
 from PIL import Image
 
 import main
@@ -104,7 +104,59 @@ def test_onecycle_raises_the_learning_rate_and_lowers_it_to_zero(data_dir, tmp_p
     assert max(rates) == pytest.approx(0.1, rel=0.1)
     assert rates.index(max(rates)) in (1, 2)
     assert rates[3:] == sorted(rates[3:], reverse=True)
-    assert rates[-1] < 0.001
+    assert rates[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        *(["--augment"], ["--dropout", "0.3"], ["--weight-decay", "0.01"]),
+        *(["--label-smoothing", "0.1"], ["--ema", "0.9"]),
+    ],
+)
+def test_each_technique_changes_the_training(data_dir, tmp_path, technique):
+    run_here(data_dir, tmp_path, "--epochs", "1")
+    run_here(data_dir, tmp_path, "--epochs", "1", "--name", "regularised", *technique)
+    plain, regularised = (metrics_of(tmp_path, name) for name in ("lenet5", "regularised"))
+    assert regularised["history"][0]["test_loss"] != plain["history"][0]["test_loss"]
+    assert regularised["parameters"] == plain["parameters"] == 61_706
+
+
+def test_label_smoothing_is_for_the_training_loss_only(data_dir, tmp_path):
+    run_here(data_dir, tmp_path, "--epochs", "1", "--label-smoothing", "0.2", "--lr", "1e-12")
+    [entry] = metrics_of(tmp_path)["history"]
+    model_path = tmp_path / "checkpoints/lenet5.pt"
+    model = LeNet5()
+    model.load_state_dict(torch.load(model_path, weights_only=True)["weights"])
+    images, labels = MNIST(data_dir / "test")[torch.arange(50)]
+    plain = torch.nn.functional.cross_entropy(model(images), labels).item()
+    assert entry["test_loss"] == pytest.approx(plain, rel=1e-5)
+
+
+def test_with_ema_the_average_is_what_is_tested_and_kept(data_dir, tmp_path):
+    run_here(data_dir, tmp_path, "--epochs", "2", "--ema", "0.9", "--lr", "0.1")
+    checkpoint = torch.load(tmp_path / "checkpoints/lenet5.pt", weights_only=True)
+    losses = {}
+    for kind in ("weights", "ema"):
+        model = LeNet5()
+        model.load_state_dict(checkpoint[kind])
+        images, labels = MNIST(data_dir / "test")[torch.arange(50)]
+        losses[kind] = torch.nn.functional.cross_entropy(model(images), labels).item()
+    assert checkpoint["history"][-1]["test_loss"] == pytest.approx(losses["ema"], rel=1e-4)
+    assert losses["weights"] != pytest.approx(losses["ema"], rel=1e-4)
+
+
+def test_validation_images_come_from_the_training_set(data_dir, tmp_path, capsys):
+    other = tmp_path / "other"
+    write_data(other, test=10)  # another test set: it must not matter
+    options = ["--epochs", "1", "--validation", "40"]
+    run_here(data_dir, tmp_path / "a", *options)
+    run_here(other, tmp_path / "b", *options)
+    assert "160 training and 40 validation images" in capsys.readouterr().out
+    [a], [b] = (metrics_of(tmp_path / name)["history"] for name in "ab")
+    assert {**a, "seconds": 0} == {**b, "seconds": 0}
+    with pytest.raises(main.RunError, match="200 training images"):
+        run_here(data_dir, tmp_path / "c", "--validation", "200")
 
 
 def test_augmentation_is_for_the_training_set_only(data_dir, tmp_path, monkeypatch):
