@@ -36,6 +36,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
@@ -108,10 +109,12 @@ class MNIST(Dataset):
         if isinstance(index, int | np.integer):
             images, labels = self[[index]]
             return images[0], int(labels[0])
-        images = self.images[index].float().div_(255).sub_(MEAN).div_(STD)
+        index = torch.as_tensor(index, device=self.labels.device)
+        # index_select copies a row at a time, which indexing with [] does not.
+        images = self.images.index_select(0, index).float().sub_(255 * MEAN).div_(255 * STD)
         if self.transform is not None:
             images = self.transform(images)
-        return images, self.labels[index]
+        return images, self.labels.index_select(0, index)
 
 
 def hold_out(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
@@ -342,12 +345,13 @@ def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
                     tar.members.clear()  # tarfile keeps every header: 60,000 of them take 70 MB
                     if member.isdir() or not is_image_name(member.name):
                         continue
-                    if not member.isreg():
+                    if not member.isreg() or member.issparse():
                         raise DataError(
-                            f"{path}: {member.name} is a link or a device; store the image itself"
+                            f"{path}: {member.name} is no plain file; store the image itself"
                         )
                     check_length(path, member.name, member.size)
-                    yield member.name, tar.extractfile(member).read()
+                    file.seek(member.offset_data)
+                    yield member.name, file.read(member.size)
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{path}: is no tar, or is cut off ({error}); {again}") from error
@@ -387,9 +391,9 @@ def decode_png(png: bytes) -> bytes:
     """
     check_png(png)
     try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if (image.size, image.mode) == ((SIZE, SIZE), "L"):  # a second header may say otherwise
-                return image.tobytes()
+        image = PngImageFile(io.BytesIO(png))
+        if (image.size, image.mode) == ((SIZE, SIZE), "L"):  # a second header may say otherwise
+            return image.tobytes()
     except Exception as error:  # Pillow meets a malformed PNG with errors of many types
         raise DataError(f"is damaged ({error})") from error
     raise DataError("is damaged (two headers that differ)")
