@@ -11,15 +11,19 @@ After every epoch a run called NAME (by default the model's name) brings up to d
 """
 
 import argparse
+import contextlib
 import io
 import json
 import math
 import os
 import platform
 import re
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,6 +32,11 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+try:
+    import fcntl
+except ImportError:  # Windows has none: there, two runs of one name are not noticed
+    fcntl = None
+
 from dataset import MNIST, DataError, augment, data_loader, find_splits, hold_out, whole_file
 from model import CustomMLP, LeNet5, count_parameters
 
@@ -35,10 +44,24 @@ MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
 TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
 TEST_BATCH = 1000  # images: a test has no gradients to keep, so its batches can be large
 CHECKPOINT_FORMAT = 1
+RANDOM = {"cpu": torch, "cuda": torch.cuda, "mps": torch.mps}  # where each device's generator is
 
 
 class RunError(Exception):
     """The run cannot start or go on. The message is one line: what, and what to do."""
+
+
+@dataclass
+class Training:
+    """All that changes while a network trains, and that a checkpoint therefore keeps."""
+
+    model: nn.Module
+    trn_loader: torch.utils.data.DataLoader
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    ema: AveragedModel | None
+    history: list[dict]
+    data: int  # CRC-32 of the training images and labels: tells one set from another
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,33 +83,34 @@ def run(args: argparse.Namespace) -> list[dict]:
     device = pick_device(args.device)
     trn_set, tst_set = load_sets(args, device)
     prepare_folders(args.results_dir)
+    with only_run(args):
+        training = start_training(args, trn_set, device)
+        if args.resume and resume_training(args, training):
+            save_run(args, training, device)  # the run may have died between two of its files
+        print(
+            f"{TITLES[args.model]}, {count_parameters(training.model):,} parameters, "
+            f"on {device_name(device)}: "
+            f"{len(trn_set):,} training and {len(tst_set):,} {watched(args)} images"
+        )
+        fit(args, training, tst_set, device)
+    for path in (checkpoint_path(args), metrics_path(args), plot_path(args)):
+        print(path)
+    return training.history
 
-    torch.manual_seed(args.seed)
-    model = MODELS[args.model](args.dropout).to(device, memory_format=torch.channels_last)
-    trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
+
+def fit(args: argparse.Namespace, training: Training, tst_set: MNIST, device: torch.device) -> None:
+    """The epochs of a run: train, test, write it down."""
+    model, optimizer, ema = training.model, training.optimizer, training.ema
+    history = training.history
     tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
     trn_criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
     tst_criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=args.lr,
-        momentum=args.momentum,
-        weight_decay=args.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-    scheduler = make_schedule(args, optimizer, steps=args.epochs * len(trn_loader))
-    ema = make_ema(model, args.ema) if args.ema else None
 
-    print(
-        f"{TITLES[args.model]}, {count_parameters(model):,} parameters, on {device_name(device)}: "
-        f"{len(trn_set):,} training and {len(tst_set):,} {watched(args)} images"
-    )
-    history = []
-    for epoch in range(1, args.epochs + 1):
+    for epoch in range(len(history) + 1, args.epochs + 1):
         start = time.perf_counter()
-        trn_bar = tqdm(trn_loader, f"epoch {epoch}", leave=False, disable=None)
+        trn_bar = tqdm(training.trn_loader, f"epoch {epoch}", leave=False, disable=None)
         trn_loss, trn_accuracy = train(
-            model, trn_bar, device, trn_criterion, optimizer, scheduler, ema
+            model, trn_bar, device, trn_criterion, optimizer, training.scheduler, ema
         )
         tst_loss, tst_accuracy = test(ema or model, tst_loader, device, tst_criterion)
         history.append(
@@ -102,14 +126,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         )
         if not math.isfinite(trn_loss + tst_loss):
             raise RunError(f"the loss became {trn_loss + tst_loss} in epoch {epoch}; lower --lr")
+        save_run(args, training, device)
         print(epoch_line(args, history[-1]), flush=True)
-        save_checkpoint(args, model, optimizer, ema, trn_loader, history)
-        save_metrics(args, model, device, history)
-        save_plot(args, history)
-
-    for path in (checkpoint_path(args), metrics_path(args), plot_path(args)):
-        print(path)
-    return history
 
 
 # --- the loop ---------------------------------------------------------------------------------
@@ -176,6 +194,29 @@ def test(
         total_right += (logits.argmax(dim=1) == labels).sum()
         samples += len(labels)
     return total_loss.item() / samples, total_right.item() / samples
+
+
+def start_training(args: argparse.Namespace, trn_set: MNIST, device: torch.device) -> Training:
+    """A network with weights drawn by --seed, and what trains it."""
+    torch.manual_seed(args.seed)
+    model = MODELS[args.model](args.dropout).to(device, memory_format=torch.channels_last)
+    trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=args.lr,
+        momentum=args.momentum,
+        weight_decay=args.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    return Training(
+        model,
+        trn_loader,
+        optimizer,
+        scheduler=make_schedule(args, optimizer, steps=args.epochs * len(trn_loader)),
+        ema=make_ema(model, args.ema) if args.ema else None,
+        history=[],
+        data=zlib.crc32(trn_set.images.cpu().numpy(), zlib.crc32(trn_set.labels.cpu().numpy())),
+    )
 
 
 def load_sets(args: argparse.Namespace, device: torch.device) -> tuple[MNIST, MNIST]:
@@ -256,6 +297,44 @@ def prepare_folders(results_dir: Path) -> None:
             raise RunError(f"{folder}: may not be written; choose another --results-dir")
 
 
+@contextlib.contextmanager
+def only_run(args: argparse.Namespace) -> Iterator[None]:
+    """Holds a lock on the run's name, which the system lets go of when the process ends, however.
+
+    Raises:
+        RunError: another process that is still alive has it.
+    """
+    path = checkpoint_path(args).with_suffix(".lock")
+    if fcntl is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        held = False
+        while not held:
+            file = stack.enter_context(open(path, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"{path}: another run of this name is going on; choose another --name"
+                ) from error
+            # Its last holder may have removed the file between our opening and our locking it.
+            held = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        clear_leftovers(args)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # a folder turned read-only keeps an empty file
+                path.unlink()
+
+
+def clear_leftovers(args: argparse.Namespace) -> None:
+    """Removes the half-written files of a run of this name that was killed."""
+    for path in (checkpoint_path(args), metrics_path(args), plot_path(args)):
+        for leftover in path.parent.glob(f".{path.name}.[0-9]*.part"):
+            leftover.unlink()
+
+
 def config_of(args: argparse.Namespace) -> dict:
     """The settings of a run, as plain values."""
     return {
@@ -263,32 +342,103 @@ def config_of(args: argparse.Namespace) -> dict:
     }
 
 
-def save_checkpoint(
-    args: argparse.Namespace,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ema: AveragedModel | None,
-    trn_loader: torch.utils.data.DataLoader,
-    history: list[dict],
-) -> None:
+def save_run(args: argparse.Namespace, training: Training, device: torch.device) -> None:
+    save_checkpoint(args, training, device)
+    save_metrics(args, training.model, device, training.history)
+    save_plot(args, training.history)
+
+
+def save_checkpoint(args: argparse.Namespace, training: Training, device: torch.device) -> None:
     """Writes all that is needed to use the model or to go on training it."""
     checkpoint = {
         "format": CHECKPOINT_FORMAT,
         "model": args.model,
-        "weights": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "ema": ema.module.state_dict() if ema else None,
-        "rng": torch.get_rng_state(),
-        "shuffle": trn_loader.generator.get_state(),
-        "epoch": len(history),
-        "history": history,
+        "weights": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "scheduler": training.scheduler.state_dict() if training.scheduler else None,
+        "ema": training.ema.state_dict() if training.ema else None,
+        "random": random_states(device),
+        "shuffle": training.trn_loader.generator.get_state(),
+        "epoch": len(training.history),
+        "history": training.history,
         "config": config_of(args),
+        "data": training.data,
     }
     # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save(checkpoint, content)
     with whole_file(checkpoint_path(args)) as file:
         file.write(content.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Reads what `save_checkpoint` wrote, running no code that the file may hold.
+
+    Raises:
+        RunError: the file is damaged, or not a checkpoint of this program.
+        OSError: it cannot be read.
+    """
+    content = io.BytesIO(path.read_bytes())
+    try:
+        checkpoint = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch meets a file that is not its own with errors of many types
+        raise RunError(f"{path}: is damaged, or no checkpoint; train again") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
+        raise RunError(f"{path}: is no checkpoint of this version of the program; train again")
+    return checkpoint
+
+
+def resume_training(args: argparse.Namespace, training: Training) -> bool:
+    """Puts `training` where the checkpoint of this run left off; returns False if there is none.
+
+    Raises:
+        RunError: the checkpoint cannot be used, or was made with other settings.
+    """
+    path = checkpoint_path(args)
+    if not path.exists():
+        print(f"{path}: not there yet; starting from the beginning")
+        return False
+    checkpoint = load_checkpoint(path)
+    try:
+        refuse_changes(args, training, checkpoint)
+        training.model.load_state_dict(checkpoint["weights"])
+        training.optimizer.load_state_dict(checkpoint["optimizer"])
+        if training.scheduler:
+            training.scheduler.load_state_dict(checkpoint["scheduler"])
+        if training.ema:
+            training.ema.load_state_dict(checkpoint["ema"])
+        training.trn_loader.generator.set_state(checkpoint["shuffle"])
+        training.history.extend(checkpoint["history"])
+        for kind, state in checkpoint["random"].items():
+            RANDOM[kind].set_rng_state(state)
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path}: does not fit this run; train again without --resume") from error
+    return True
+
+
+def refuse_changes(args: argparse.Namespace, training: Training, checkpoint: dict) -> None:
+    """Raises RunError, saying what is different, unless to go on gives what one run would give."""
+    before, now = checkpoint["config"], config_of(args)
+    free = {"epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"}
+    changed = [name for name in now if name not in free and before.get(name) != now[name]]
+    # With one-cycle, the length of the run decides the learning rate of every step.
+    if before["epochs"] != args.epochs and args.schedule != "constant":
+        changed.append("epochs")
+    if changed:
+        name = changed[0]
+        raise RunError(
+            f"--{name.replace('_', '-')} was {before.get(name)} when {checkpoint_path(args)} was "
+            f"written, and is {now[name]}: set it back, or train anew without --resume"
+        )
+    if checkpoint["data"] != training.data:
+        raise RunError(f"{checkpoint_path(args)}: was trained on other training images; name those")
+    if checkpoint["epoch"] > args.epochs:
+        raise RunError(f"{checkpoint_path(args)}: has {checkpoint['epoch']} epochs; raise --epochs")
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's global generators, of the CPU and of `device`."""
+    return {kind: RANDOM[kind].get_rng_state() for kind in {"cpu", device.type}}
 
 
 def save_metrics(
@@ -405,6 +555,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data-dir", type=Path, help="holds train.tar and test.tar")
     add("--results-dir", type=Path, default=Path("results"), help="where results are written")
     add("--name", type=file_name, help="of the run's files (default: the model's name)")
+    add("--resume", action="store_true", help="go on after the last finished epoch of this name")
     args = parser.parse_args(arguments)
     args.name = args.name or args.model
     return args
@@ -447,6 +598,7 @@ def file_name(text: str) -> str:
 
 def start() -> None:
     """Runs the command line of this process; turns what goes wrong into one line and exits."""
+    signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except (DataError, RunError) as error:
@@ -456,9 +608,20 @@ def start() -> None:
             f"{error.filename}: {error.strerror}; see to its permissions and to free space there, "
             "or choose another place with --data-dir or --results-dir"
         )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        print(
+            "interrupted; the same command with --resume goes on after the last finished epoch",
+            file=sys.stderr,
+        )
+        sys.exit(143 if isinstance(error, Terminated) else 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: as with Ctrl-C, what is half written is cleared away."""
+
+
+def terminate(signum: int, frame: object) -> None:
+    raise Terminated
 
 
 def fail(message: str) -> None:

@@ -206,7 +206,7 @@ def measure_epoch() -> dict[str, float]:
 # Runs main.py up to its first step.
 TO_FIRST_STEP = """
 import sys, main
-main.train = lambda *args: sys.exit()
+main.fit = lambda *args: None
 main.main(["--results-dir", sys.argv[1]])
 """
 READ_BOTH = """
@@ -219,18 +219,20 @@ for path in dataset.find_splits(*sys.argv[1:]):
 def run_python(code: str, *arguments: object, cache: str | None = None) -> tuple[float, float]:
     """Seconds and peak resident memory (MB) of `python -c code`."""
     environment = os.environ | ({"XDG_CACHE_HOME": cache} if cache else {})
+    # Asked of the process itself: what the system tells its parent counts the parent's memory too.
+    ending = (
+        "\nprint(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
+    )
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+    process = subprocess.run(
+        [sys.executable, "-c", code + ending, *map(str, arguments)],
         cwd=ROOT,
         env=environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status != 0:
-        raise RuntimeError(f"python -c {code!r} failed")
-    return seconds, usage.ru_maxrss / 1024
+    return time.perf_counter() - start, int(process.stdout.split()[-1]) / 1024
 
 
 def measure_start() -> dict[str, float]:
@@ -325,7 +327,7 @@ def measure_scaling() -> dict[str, float]:
 # --- past 99 % ----------------------------------------------------------------------------------
 
 # README's command; chosen on 10,000 images held out of the training set.
-FAST = "--epochs 1 --schedule onecycle --lr 0.14 --momentum 0.85 --label-smoothing 0.05"
+FAST = "--epochs 2 --schedule onecycle --lr 0.1 --momentum 0.85 --label-smoothing 0.05"
 FAST_SEEDS = 10
 
 

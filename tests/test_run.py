@@ -138,7 +138,7 @@ def test_with_ema_the_average_is_what_is_tested_and_kept(data_dir, tmp_path):
     checkpoint = torch.load(tmp_path / "checkpoints/lenet5.pt", weights_only=True)
     losses = {}
     for kind in ("weights", "ema"):
-        model = LeNet5()
+        model = LeNet5() if kind == "weights" else main.make_ema(LeNet5(), 0.9)
         model.load_state_dict(checkpoint[kind])
         images, labels = MNIST(data_dir / "test")[torch.arange(50)]
         losses[kind] = torch.nn.functional.cross_entropy(model(images), labels).item()
@@ -186,9 +186,8 @@ def test_results_are_up_to_date_after_every_epoch(data_dir, tmp_path, monkeypatc
 
     def interrupted(*args, **kwargs):
         if (results / "metrics/lenet5.json").exists():
-            assert files_in(results) == [
-                *("checkpoints/lenet5.pt", "metrics/lenet5.json", "plots/lenet5.png")
-            ]
+            left = ["checkpoints/lenet5.pt", "metrics/lenet5.json", "plots/lenet5.png"]
+            assert files_in(results) == ["checkpoints/lenet5.lock", *left]
             if len(metrics_of(results)["history"]) == 2:
                 raise KeyboardInterrupt
         return train(*args, **kwargs)
