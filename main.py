@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> list[dict]:
     prepare_folders(args.results_dir)
     with only_run(args):
         training = start_training(args, trn_set, device)
-        if args.resume and resume_training(args, training):
+        if args.resume and resume_training(args, training, device):
             save_run(args, training, device)  # the run may have died between two of its files
         print(
             f"{TITLES[args.model]}, {count_parameters(training.model):,} parameters, "
@@ -388,7 +388,7 @@ def load_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
-def resume_training(args: argparse.Namespace, training: Training) -> bool:
+def resume_training(args: argparse.Namespace, training: Training, device: torch.device) -> bool:
     """Puts `training` where the checkpoint of this run left off; returns False if there is none.
 
     Raises:
@@ -409,8 +409,8 @@ def resume_training(args: argparse.Namespace, training: Training) -> bool:
             training.ema.load_state_dict(checkpoint["ema"])
         training.trn_loader.generator.set_state(checkpoint["shuffle"])
         training.history.extend(checkpoint["history"])
-        for kind, state in checkpoint["random"].items():
-            RANDOM[kind].set_rng_state(state)
+        for kind in checkpoint["random"].keys() & {"cpu", device.type}:
+            RANDOM[kind].set_rng_state(checkpoint["random"][kind])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{path}: does not fit this run; train again without --resume") from error
     return True
@@ -530,7 +530,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=whole(1), default=64, help="images per step")
     add("--lr", type=real("(0, inf)"), default=0.01, help="learning rate of SGD")
     add("--momentum", type=real("[0, 1)"), default=0.9, help="momentum of SGD")
-    add("--schedule", choices=("constant", "onecycle"), default="constant", help="of --lr")
+    add("--schedule", choices=("constant", "onecycle"), default="constant", help="of the rate")
     add(
         "--validation",
         type=whole(0),
@@ -541,7 +541,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--augment", action="store_true", help="deform the training images a little, at random")
     add("--dropout", type=real("[0, 1)"), default=0.0, metavar="P", help="share of units left out")
     add("--weight-decay", type=real("[0, inf)"), default=0.0, metavar="W", help="pull towards 0")
-    add("--label-smoothing", type=real("[0, 1)"), default=0.0, metavar="E", help="of the targets")
+    add(
+        "--label-smoothing",
+        type=real("[0, 1)"),
+        default=0.0,
+        metavar="E",
+        help="spread over all digits",
+    )
     add(
         "--ema",
         type=real("[0, 1)"),

@@ -111,6 +111,35 @@ def test_killed_at_random_moments(data_dir, tmp_path):
     kill_and_resume(data_dir, tmp_path, rounds=2, rng=random.Random(1))
 
 
+@pytest.mark.parametrize("written", ["checkpoints/.lenet5.pt", "metrics/.lenet5.json"])
+def test_killed_while_a_file_is_being_written(data_dir, tmp_path, written):
+    results = tmp_path / "killed"
+    script = (
+        "import main, os, sys, time\n"
+        "os.fsync = lambda file: time.sleep(0.3)\n"  # a slow disk: most of the time goes into it
+        "main.main(sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *options(data_dir, results)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_epoch(process, 2)
+    deadline = time.monotonic() + 60
+    while not list(results.glob(f"{written}.*.part")):
+        assert time.monotonic() < deadline
+    process.kill()
+    process.communicate()
+    assert list(results.glob(f"{written}.*.part")), "it was killed half-way"
+    assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] >= 2
+
+    main.main(options(data_dir, results, "--resume"))
+    main.main(options(data_dir, tmp_path / "whole"))
+    assert_same(state_of(results), state_of(tmp_path / "whole"))
+    assert not list(results.rglob("*.part"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_at_many_random_moments(data_dir, tmp_path, seed):
