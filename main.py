@@ -304,10 +304,10 @@ def only_run(args: argparse.Namespace) -> Iterator[None]:
     Raises:
         RunError: another process that is still alive has it.
     """
-    path = checkpoint_path(args).with_suffix(".lock")
     if fcntl is None:
         yield
         return
+    path = checkpoint_path(args).with_suffix(".lock")
     with contextlib.ExitStack() as stack:
         held = False
         while not held:
@@ -343,6 +343,7 @@ def config_of(args: argparse.Namespace) -> dict:
 
 
 def save_run(args: argparse.Namespace, training: Training, device: torch.device) -> None:
+    """Brings the three files of a run up to date, the checkpoint first: it is what counts."""
     save_checkpoint(args, training, device)
     save_metrics(args, training.model, device, training.history)
     save_plot(args, training.history)

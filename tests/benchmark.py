@@ -32,15 +32,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the next three lie
+import dataset
+import main
+from model import LeNet5
+
+ROOT = Path(main.__file__).parent
 REPORT = ROOT / "results" / "report"
 REPEATS = 3
 CPU = torch.device("cpu")
-
-sys.path.insert(0, str(ROOT))
-import dataset  # noqa: E402
-import main  # noqa: E402
-from model import LeNet5  # noqa: E402
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
