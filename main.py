@@ -44,7 +44,23 @@ MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
 TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
 TEST_BATCH = 1000  # images: a test has no gradients to keep, so its batches can be large
 CHECKPOINT_FORMAT = 1
+# --regularize: the settings that README.md reports, chosen on held-out training images.
+RECIPE = {
+    "epochs": 100,
+    "batch_size": 128,
+    "schedule": "onecycle",
+    "lr": 0.05,
+    "augment": True,
+    "weight_decay": 5e-4,
+    "ema": 0.999,
+}
 RANDOM = {"cpu": torch, "cuda": torch.cuda, "mps": torch.mps}  # where each device's generator is
+
+# Settings that a run may go on without: they do not change what it learns, or only how long.
+FREE = {
+    *("epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"),
+    "regularize",  # sets others, which count
+}
 
 
 class RunError(Exception):
@@ -194,6 +210,17 @@ def test(
         total_right += (logits.argmax(dim=1) == labels).sum()
         samples += len(labels)
     return total_loss.item() / samples, total_right.item() / samples
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module,
+    loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+) -> torch.Tensor:
+    """Returns the probability of each digit for each image, float32 [N, 10], on the CPU."""
+    model.eval()
+    return torch.cat([model(images.to(device)).softmax(dim=1).cpu() for images, _ in loader])
 
 
 def start_training(args: argparse.Namespace, trn_set: MNIST, device: torch.device) -> Training:
@@ -389,6 +416,27 @@ def load_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
+def load_model(path: Path) -> nn.Module:
+    """The trained network of a checkpoint, on the CPU; of the two that a run with --ema has, the
+    averaged one.
+
+    Raises:
+        RunError: the file is damaged, or not a checkpoint of one of MODELS.
+        OSError: it cannot be read.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        model = MODELS[checkpoint["model"]]()
+        model.load_state_dict(checkpoint["weights"])
+        if checkpoint["ema"]:
+            ema = make_ema(model, decay=0.0)
+            ema.load_state_dict(checkpoint["ema"])
+            model = ema.module
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: holds no weights of {' or '.join(MODELS)}; train again") from error
+    return model
+
+
 def resume_training(args: argparse.Namespace, training: Training, device: torch.device) -> bool:
     """Puts `training` where the checkpoint of this run left off; returns False if there is none.
 
@@ -420,8 +468,7 @@ def resume_training(args: argparse.Namespace, training: Training, device: torch.
 def refuse_changes(args: argparse.Namespace, training: Training, checkpoint: dict) -> None:
     """Raises RunError, saying what is different, unless to go on gives what one run would give."""
     before, now = checkpoint["config"], config_of(args)
-    free = {"epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"}
-    changed = [name for name in now if name not in free and before.get(name) != now[name]]
+    changed = [name for name in now.keys() - FREE if before.get(name) != now[name]]
     # With one-cycle, the length of the run decides the learning rate of every step.
     if before["epochs"] != args.epochs and args.schedule != "constant":
         changed.append("epochs")
@@ -539,6 +586,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="hold out N training images and watch them in place of the test set",
     )
+    add("--regularize", action="store_true", help="the recipe of README.md: other defaults for all")
     add("--augment", action="store_true", help="deform the training images a little, at random")
     add("--dropout", type=real("[0, 1)"), default=0.0, metavar="P", help="share of units left out")
     add("--weight-decay", type=real("[0, inf)"), default=0.0, metavar="W", help="pull towards 0")
@@ -564,6 +612,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--name", type=file_name, help="of the run's files (default: the model's name)")
     add("--resume", action="store_true", help="go on after the last finished epoch of this name")
     args = parser.parse_args(arguments)
+    if args.regularize:
+        parser.set_defaults(**RECIPE)
+        args = parser.parse_args(arguments)
     args.name = args.name or args.model
     return args
 
@@ -603,11 +654,15 @@ def file_name(text: str) -> str:
     return text
 
 
-def start() -> None:
-    """Runs the command line of this process; turns what goes wrong into one line and exits."""
+def start(program: Callable[[], None], go_on: str) -> None:
+    """Runs the command line of this process; turns what goes wrong into one line and exits.
+
+    Args:
+        go_on: how to go on with `program` after Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, terminate)
     try:
-        main()
+        program()
     except (DataError, RunError) as error:
         fail(str(error))
     except OSError as error:
@@ -616,10 +671,7 @@ def start() -> None:
             "or choose another place with --data-dir or --results-dir"
         )
     except KeyboardInterrupt as error:
-        print(
-            "interrupted; the same command with --resume goes on after the last finished epoch",
-            file=sys.stderr,
-        )
+        print(f"interrupted; {go_on} goes on after the last finished epoch", file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
 
 
@@ -638,4 +690,4 @@ def fail(message: str) -> None:
 
 
 if __name__ == "__main__":
-    start()
+    start(main, go_on="the same command with --resume")

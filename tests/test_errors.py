@@ -254,7 +254,7 @@ def test_wrong_usage(tmp_path, monkeypatch, capsys, arguments, part):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
     with pytest.raises(SystemExit) as exit_:  # in this process: each of its own takes 3 s
-        main.start()
+        main.start(main.main, go_on="the same command")
     assert exit_.value.code == 2
     stdout, stderr = capsys.readouterr()
     assert stdout == ""

@@ -1,0 +1,614 @@
+"""Makes everything that README.md reports: trains, measures, draws.
+
+    python report.py                                all of it: days of one core
+    torchrun --nproc-per-node 2 report.py           the same, the runs shared out
+    python report.py --seeds 2 --epochs 1           a quick look, into results/quick-report/
+
+Every row of a table is one setting of main.py, trained with several seeds. A finished run leaves a
+record in results/report/runs/ and is not trained again; one that was stopped goes on after its
+last finished epoch. All numbers, tables and figures are made from the records alone.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import distributed, nn
+
+import main
+from dataset import MNIST, augment, data_loader, find_splits, whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parent
+REPORT = ROOT / "results" / "report"
+SEEDS, EPOCHS = 10, 20
+
+# What every row of the ablation has in common, and what each technique adds to it.
+SCHEDULE = "--schedule onecycle --lr 0.05 --batch-size 128"
+TECHNIQUES = {
+    "augment": "--augment",
+    "dropout": "--dropout 0.2",
+    "weight-decay": "--weight-decay 5e-4",
+    "label-smoothing": "--label-smoothing 0.05",
+    "ema": "--ema 0.999",
+}
+ROWS = {
+    "lenet5": SCHEDULE,
+    "mlp": f"--model mlp {SCHEDULE}",
+    **{f"lenet5+{name}": f"{SCHEDULE} {flag}" for name, flag in TECHNIQUES.items()},
+    "lenet5+all": " ".join([SCHEDULE, *TECHNIQUES.values()]),
+    **{
+        f"lenet5+all-{left_out}": " ".join(
+            [SCHEDULE, *(flag for name, flag in TECHNIQUES.items() if name != left_out)]
+        )
+        for left_out in TECHNIQUES
+    },
+}
+RECIPE = "recipe"
+TITLES = {
+    "augment": "augmentation",
+    "dropout": "dropout",
+    "weight-decay": "weight decay",
+    "label-smoothing": "label smoothing",
+    "ema": "averaged weights (EMA)",
+}
+ROW_TITLES = {
+    "lenet5": "LeNet-5, plain",
+    "mlp": "MLP, plain",
+    **{f"lenet5+{name}": f"with {title}" for name, title in TITLES.items()},
+    "lenet5+all": "all five",
+    **{f"lenet5+all-{name}": f"all but {title}" for name, title in TITLES.items()},
+}
+# Student's t for 1 to 30 degrees of freedom: 95 % of its distribution lie within +-t.
+T95 = [
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+]
+
+
+# --- training what is missing -----------------------------------------------------------------
+
+
+def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The command line of every run, seed by seed; of each seed, the longest first."""
+    runs = []
+    for seed in range(args.seeds):
+        for row, options in {RECIPE: "--regularize", **ROWS}.items():
+            epochs = args.epochs or (main.RECIPE["epochs"] if row == RECIPE else EPOCHS)
+            # One thread a run: the same numbers, however many runs and cores there are.
+            command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
+            command += f" --name {row}-{epochs}-epochs-seed-{seed}"
+            run = main.parse_arguments(command.split())
+            run.data_dir, run.results_dir = args.data_dir, args.results_dir
+            runs.append(run)
+    return runs
+
+
+def share_out(runs: list[argparse.Namespace]) -> Iterator[argparse.Namespace]:
+    """Yields this process's runs: all, or, under torchrun, each that no other has taken before."""
+    if not distributed.is_torchelastic_launched():
+        yield from runs
+        return
+    store, rank, processes = next(distributed.rendezvous("env://"))
+    while (index := store.add("taken", 1) - 1) < len(runs):
+        yield runs[index]
+    store.add("ended", 1)
+    while rank == 0 and store.add("ended", 0) < processes:
+        time.sleep(1)  # the first process writes the report, so it waits for the others' records
+
+
+def record_path(folder: Path, run: argparse.Namespace) -> Path:
+    return folder / "runs" / f"{run.name}.json"
+
+
+def is_recorded(folder: Path, run: argparse.Namespace) -> bool:
+    """Whether this very run was finished before, on whatever machine."""
+    path = record_path(folder, run)
+    if not path.exists():
+        return False
+    before, now = json.loads(path.read_text())["config"], main.config_of(run)
+    return all(before.get(name) == now[name] for name in now.keys() - main.FREE)
+
+
+def train_and_record(folder: Path, run: argparse.Namespace) -> dict:
+    """Trains one run to its end and writes its record: its metrics, and what the trained network
+    makes of both sets."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        main.run(run)
+    model = main.load_model(main.checkpoint_path(run))
+    read = {}
+    for path in find_splits(run.data_dir):
+        split = MNIST(path)
+        loader = data_loader(split, main.TEST_BATCH, shuffle=False)
+        digits = main.predict(model, loader, torch.device("cpu")).argmax(dim=1)
+        read[path.stem] = (split.labels, digits)
+    labels, digits = read["train"]
+    record = json.loads(main.metrics_path(run).read_text())
+    record["train_accuracy"] = (labels == digits).double().mean().item()
+    labels, digits = read["test"]
+    wrong = (labels != digits).nonzero().flatten().tolist()
+    record["misread"] = {index: [labels[index].item(), digits[index].item()] for index in wrong}
+    with whole_file(record_path(folder, run)) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def save_weights(path: Path, run: argparse.Namespace) -> None:
+    """Writes the weights of a run, and nothing else, as a checkpoint for --evaluate."""
+    weights = main.load_model(main.checkpoint_path(run)).state_dict()
+    content = io.BytesIO()
+    torch.save(
+        {
+            "format": main.CHECKPOINT_FORMAT,
+            "model": run.model,
+            "weights": weights,
+            "ema": None,
+        },
+        content,
+    )
+    with whole_file(path) as file:
+        file.write(content.getbuffer())
+
+
+# --- from records to numbers ------------------------------------------------------------------
+
+
+def load_records(folder: Path) -> dict[str, list[dict]]:
+    """The records of each row, by seed from 0 on, as far as every row of the table has them: only
+    then can rows be compared seed by seed. The recipe counts by itself."""
+    found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *ROWS)}
+    for path in (folder / "runs").glob("*.json"):
+        row = re.sub("-[0-9]+-epochs-seed-[0-9]+$", "", path.stem)
+        record = json.loads(path.read_text())
+        found[row][record["config"]["seed"]] = record
+    seeds = set.intersection(*(set(found[row]) for row in ROWS))
+    if len(seeds) < 2:
+        raise main.RunError(f"{folder}: has fewer than 2 seeds of every row; let report.py finish")
+    records = {row: [found[row][seed] for seed in sorted(seeds)] for row in ROWS}
+    return {RECIPE: [found[RECIPE][seed] for seed in sorted(found[RECIPE])], **records}
+
+
+def accuracies(records: list[dict], split: str = "test") -> np.ndarray:
+    """Of each run's final network, in percent: on the test set, or on the 60,000 images that it
+    was trained on, undeformed."""
+    if split == "train":
+        return 100 * np.array([record["train_accuracy"] for record in records])
+    return 100 * np.array([record["history"][-1]["test_accuracy"] for record in records])
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The mean of first - second, seed by seed, and how far its 95 % confidence interval reaches
+    to either side (Student 1908)."""
+    differences = first - second
+    runs = len(differences)
+    reach = T95[min(runs - 1, len(T95)) - 1] * differences.std(ddof=1) / math.sqrt(runs)
+    return differences.mean(), reach
+
+
+def mcnemar(first: dict, second: dict) -> tuple[int, int, float]:
+    """How many test images only the first of two networks misreads, how many only the second,
+    and the probability of so uneven a split if both were equally good (McNemar 1947, exact)."""
+    only_first = len(first["misread"].keys() - second["misread"].keys())
+    only_second = len(second["misread"].keys() - first["misread"].keys())
+    either = only_first + only_second
+    tail = sum(math.comb(either, k) for k in range(min(only_first, only_second) + 1))
+    return only_first, only_second, min(1.0, 2 * tail / 2**either)
+
+
+def confusions(records: list[dict]) -> np.ndarray:
+    """How often, in the mean over runs, digit [row] of the test set was read as [column]."""
+    counts = np.zeros((10, 10))
+    for record in records:
+        for label, digit in record["misread"].values():
+            counts[label, digit] += 1 / len(records)
+    return counts
+
+
+def multiply_adds(model: nn.Module) -> int:
+    """The multiplications, each with its addition, that one image costs."""
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple, outputs: torch.Tensor) -> None:
+        nonlocal total
+        total += outputs.numel() * layer.weight[0].numel()  # each output sums so many products
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    model(torch.zeros(1, 1, 28, 28))
+    return total
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def spread(values: np.ndarray) -> str:
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
+    """The parts of README.md that are made from records, as Markdown, by their marker."""
+    return {
+        "headline": headline_table(records),
+        "models": models_table(records, speed),
+        "confusions": confusions_table(records),
+        "ablation": ablation_table(records),
+        "speed": speed_table(speed),
+    }
+
+
+def headline_table(records: dict[str, list[dict]]) -> str:
+    lines = [
+        "| after training | seeds | epochs | test accuracy (%) | errors in 10,000 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for title, row in (
+        ("MLP", "mlp"),
+        ("LeNet-5", "lenet5"),
+        ("**LeNet-5, `--regularize`**", RECIPE),
+    ):
+        runs = records[row]
+        epochs = len(runs[0]["history"])
+        test = accuracies(runs)
+        errors = 100 * (100 - test.mean())
+        lines.append(f"| {title} | {len(runs)} | {epochs} | {spread(test)} | {errors:.0f} |")
+    return "\n".join(lines)
+
+
+def models_table(records: dict[str, list[dict]], speed: dict) -> str:
+    """LeNet-5 and the MLP, trained alike, side by side."""
+    lenet5, mlp = records["lenet5"], records["mlp"]
+    seconds = speed["epoch"]["main.py"], speed["epoch"]["main.py --model mlp"]
+    macs = [multiply_adds(main.MODELS[name]()) for name in ("lenet5", "mlp")]
+    difference, reach = paired_difference(accuracies(lenet5), accuracies(mlp))
+    only_lenet5, only_mlp, probability = mcnemar(lenet5[0], mlp[0])
+    return "\n".join(
+        [
+            f"| {len(lenet5)} seeds, {len(lenet5[0]['history'])} epochs | LeNet-5 | MLP |",
+            "|---|---:|---:|",
+            f"| parameters | {lenet5[0]['parameters']:,} | {mlp[0]['parameters']:,} |",
+            f"| multiply-adds an image | {macs[0]:,} | {macs[1]:,} |",
+            f"| seconds an epoch (batch 64) | {seconds[0]:.1f} | {seconds[1]:.1f} |",
+            f"| training accuracy (%) | {spread(accuracies(lenet5, 'train'))} "
+            f"| {spread(accuracies(mlp, 'train'))} |",
+            f"| test accuracy (%) | {spread(accuracies(lenet5))} | {spread(accuracies(mlp))} |",
+            f"| test images that, of the two with seed 0, only this one misreads "
+            f"| {only_lenet5} | {only_mlp} |",
+            "",
+            f"LeNet-5 reads {difference:.2f} ± {reach:.2f} percentage points more than the MLP "
+            f"(95 % confidence interval over seeds). McNemar's test on the two networks with "
+            f"seed 0: p = {probability:.1g}.",
+        ]
+    )
+
+
+def confusions_table(records: dict[str, list[dict]]) -> str:
+    """What each network most often takes a digit for."""
+    columns = []
+    for row in ("lenet5", "mlp", RECIPE):
+        counts = confusions(records[row])
+        most = np.argsort(-counts, axis=None, kind="stable")[:6]
+        columns.append(
+            [
+                f"{label} as {digit}: {counts[label, digit]:.1f}"
+                for label, digit in zip(*np.unravel_index(most, counts.shape), strict=True)
+            ]
+        )
+    lines = ["| LeNet-5 | MLP | LeNet-5, `--regularize` |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)])
+
+
+def effects(records: dict[str, list[dict]]) -> Iterator[tuple[str, str, float, float]]:
+    """Yields, for each technique, what it adds to plain LeNet-5 and to all the others: its name,
+    "alone" or "with the others", the difference in test accuracy (points), and its reach."""
+    plain, every = accuracies(records["lenet5"]), accuracies(records["lenet5+all"])
+    for name in TECHNIQUES:
+        alone, without = accuracies(records[f"lenet5+{name}"]), f"lenet5+all-{name}"
+        yield name, "alone", *paired_difference(alone, plain)
+        yield name, "with the others", *paired_difference(every, accuracies(records[without]))
+
+
+def verdict(difference: float, reach: float) -> str:
+    if abs(difference) <= reach:
+        return "not shown"
+    return "**helps**" if difference > 0 else "hurts"
+
+
+def ablation_table(records: dict[str, list[dict]]) -> str:
+    """Every row of the ablation, and what each technique adds."""
+    found = {(name, company): numbers for name, company, *numbers in effects(records)}
+    plain = accuracies(records["lenet5"])
+    cells = dict.fromkeys(ROWS, ("", ""))
+    for row in ("mlp", "lenet5+all"):
+        difference, reach = paired_difference(accuracies(records[row]), plain)
+        cells[row] = (f"{difference:+.2f} ± {reach:.2f}", "")
+    for name in TECHNIQUES:
+        for row, company in (
+            (f"lenet5+{name}", "alone"),
+            (f"lenet5+all-{name}", "with the others"),
+        ):
+            difference, reach = found[name, company]
+            cells[row] = (f"{difference:+.2f} ± {reach:.2f}", verdict(difference, reach))
+    epochs = len(records["lenet5"][0]["history"])
+    lines = [
+        f"| {len(plain)} seeds, {epochs} epochs | training accuracy (%) | test accuracy (%) | gap "
+        "| difference | the technique |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row, runs in records.items():
+        if row != RECIPE:
+            train, test = accuracies(runs, "train"), accuracies(runs)
+            lines.append(
+                f"| {ROW_TITLES[row]} | {spread(train)} | {spread(test)} "
+                f"| {(train - test).mean():+.2f} | {cells[row][0]} | {cells[row][1]} |"
+            )
+    return "\n".join(lines)
+
+
+def speed_table(speed: dict) -> str:
+    """What tests/benchmark.py measured."""
+    epoch, start, memory, scaling = (
+        speed[part] for part in ("epoch", "start", "memory", "scaling")
+    )
+    lines = [
+        "| one epoch, 60,000 + 10,000 images, batch 64 | seconds | times `main.py` |",
+        "|---|---:|---:|",
+    ]
+    for name, seconds in epoch.items():
+        lines.append(f"| {name} | {seconds:.1f} | {seconds / epoch['main.py']:.2f} |")
+    first, torch_alone = (
+        start["main.py to its first step"],
+        start["import torch, matplotlib.pyplot"],
+    )
+    lines += [
+        "",
+        "| the whole process | measured | compared with | ratio |",
+        "|---|---:|---|---:|",
+        f"| from `python main.py` to the first step | {first:.1f} s "
+        f"| `import torch, matplotlib.pyplot`: {torch_alone:.1f} s | {first / torch_alone:.2f} |",
+        "| decoding 70,000 PNGs, in the first run only "
+        f"| {start['reading 70,000 PNGs the first time']:.1f} s | | |",
+        "| peak memory, above `import torch` "
+        f"| {memory['main.py'] - memory['import torch']:.0f} MB | | |",
+    ]
+    for what, title, unit in (
+        ("decoding", "µs to decode an image", "us"),
+        ("epoch", "µs an image and epoch", "us"),
+        ("memory", "bytes of memory an image", "bytes"),
+    ):
+        once, four = (scaling[f"{what}, {times}x ({unit})"] for times in (1, 4))
+        lines.append(
+            f"| {title}, 4 times MNIST | {four:.0f} | once MNIST: {once:.0f} | {four / once:.2f} |"
+        )
+    return "\n".join([*lines, "", f"Measured on {speed['machine']}."])
+
+
+def replace_tables(text: str, tables: dict[str, str]) -> str:
+    """`text` with each table between its markers, <!-- table NAME --> and <!-- end NAME -->.
+
+    Raises:
+        RunError: the markers of a table are missing.
+    """
+    for name, table in tables.items():
+        start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
+        before, found_start, rest = text.partition(start)
+        _, found_end, after = rest.partition(end)
+        if not (found_start and found_end):
+            raise main.RunError(f"README.md: has no {start} with {end}; put the two lines back")
+        text = f"{before}{start}\n{table}\n{end}{after}"
+    return text
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def new_figure(width: float, height: float, title: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+
+
+def draw_curves(path: Path, title: str, rows: dict[str, list[dict]]) -> None:
+    """Four panels: loss (above) and error (below), on training (left) and test set (right), by
+    epoch; each line the mean over seeds, each band one standard deviation to either side."""
+    figure = new_figure(9, 7, title)
+    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    for row, (quantity, label) in enumerate((("loss", "cross-entropy"), ("accuracy", "%"))):
+        for column, split in enumerate(("train", "test")):
+            ax = axes[row, column]
+            for name, records in rows.items():
+                runs = [
+                    [entry[f"{split}_{quantity}"] for entry in record["history"]]
+                    for record in records
+                ]
+                values = np.array(runs) * (100 if quantity == "accuracy" else 1)
+                mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
+                epochs = np.arange(1, len(mean) + 1)
+                ax.plot(epochs, mean, label=name)
+                ax.fill_between(epochs, mean - std, mean + std, alpha=0.25)
+            ax.set_title(f"{'training' if split == 'train' else 'test'} {quantity}")
+            ax.set_xlabel("epoch")
+            ax.set_ylabel(f"{quantity} ({label})")
+            ax.tick_params(labelbottom=True, labelleft=True)
+            ax.grid(alpha=0.3)
+            if quantity == "loss":
+                ax.set_yscale("log")
+            else:
+                ax.set_ylim(bottom=95)  # below is only the first epoch or two
+            ax.legend()
+    save_figure(figure, path)
+
+
+def draw_ablation(path: Path, records: dict[str, list[dict]]) -> None:
+    """What each technique adds, alone and to the others: dots, and 95 % confidence intervals."""
+    figure = new_figure(8.5, 3.8, "What each technique adds to LeNet-5's test accuracy")
+    ax = figure.subplots()
+    places = {name: -place for place, name in enumerate(TECHNIQUES)}
+    for company, shift, colour in (
+        ("alone", 0.12, "tab:blue"),
+        ("with the others", -0.12, "tab:red"),
+    ):
+        found = [effect for effect in effects(records) if effect[1] == company]
+        ax.errorbar(
+            [difference for _, _, difference, _ in found],
+            [places[name] + shift for name, *_ in found],
+            xerr=[reach for *_, reach in found],
+            fmt="o",
+            capsize=4,
+            color=colour,
+            label=company,
+        )
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(list(places.values()), [TITLES[name] for name in places])
+    ax.set_xlabel(
+        f"percentage points of test accuracy, with 95 % confidence interval "
+        f"({len(records['lenet5'])} seeds, paired)"
+    )
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend()
+    save_figure(figure, path)
+
+
+def draw_confusions(path: Path, records: dict[str, list[dict]]) -> None:
+    """The errors of three networks: how often each digit was read as each other."""
+    figure = new_figure(13, 4.8, "Test images misread, in the mean over seeds")
+    for ax, (row, title) in zip(
+        figure.subplots(1, 3),
+        {"mlp": "MLP", "lenet5": "LeNet-5", RECIPE: "LeNet-5, --regularize"}.items(),
+        strict=True,
+    ):
+        counts = confusions(records[row])
+        ax.imshow(counts, cmap="Reds", vmin=0, vmax=confusions(records["mlp"]).max())
+        for label, digit in zip(*np.nonzero(counts >= 0.05), strict=True):
+            ax.text(
+                digit, label, f"{counts[label, digit]:.1f}", ha="center", va="center", fontsize=7
+            )
+        ax.set_title(f"{title}: {counts.sum():.0f} of 10,000")
+        ax.set_xlabel("read as")
+        ax.set_ylabel("is")
+        ax.set_xticks(range(10))
+        ax.set_yticks(range(10))
+    save_figure(figure, path)
+
+
+def draw_misread(path: Path, record: dict, images: torch.Tensor) -> None:
+    """Every test image that one network misreads, with what it is and what it was read as."""
+    misread = {int(index): pair for index, pair in record["misread"].items()}
+    columns = 10
+    rows = math.ceil(len(misread) / columns)
+    figure = new_figure(
+        columns,
+        1.25 * rows + 0.6,
+        f"The {len(misread)} test images that it misreads: digit → read as",
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes:
+        ax.axis("off")
+    for ax, (index, (label, digit)) in zip(axes, misread.items(), strict=False):
+        ax.imshow(images[index, 0], cmap="gray_r")
+        ax.set_title(f"{label} → {digit}", fontsize=10)
+    save_figure(figure, path)
+
+
+def draw_augmented(path: Path, images: torch.Tensor) -> None:
+    """A few digits (left), each with ten of its augmented versions."""
+    versions = 10
+    torch.manual_seed(0)
+    figure = new_figure(versions + 1, 5.6, "Training images, and what --augment makes of them")
+    axes = figure.subplots(len(images), versions + 1)
+    for row, image in zip(axes, images, strict=True):
+        copies = augment(image.expand(versions, 1, 28, 28).contiguous())
+        for ax, shown in zip(row, [image, *copies], strict=True):
+            ax.imshow(shown[0], cmap="gray_r")
+            ax.axis("off")
+        row[0].set_title("original", fontsize=8)
+    save_figure(figure, path)
+
+
+def write_report(folder: Path, readme: Path, args: argparse.Namespace) -> None:
+    """Draws the figures into `folder`, and puts the tables between README.md's markers."""
+    records = load_records(folder)
+    speed = json.loads((REPORT / "speed.json").read_text())
+    trn_set, tst_set = (MNIST(path) for path in find_splits(args.data_dir))
+
+    lenet5, mlp, recipe = records["lenet5"], records["mlp"], records[RECIPE]
+    draw_curves(folder / "lenet5.png", "LeNet-5, plain", {"LeNet-5": lenet5})
+    draw_curves(folder / "mlp.png", "MLP, plain", {"MLP": mlp})
+    draw_curves(folder / "lenet5-mlp.png", "LeNet-5 and the MLP", {"LeNet-5": lenet5, "MLP": mlp})
+    draw_curves(folder / "regularized.png", "LeNet-5, --regularize", {"--regularize": recipe})
+    draw_ablation(folder / "ablation.png", records)
+    draw_confusions(folder / "confusions.png", records)
+    draw_misread(folder / "misread.png", recipe[0], tst_set.images)
+    firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
+    draw_augmented(folder / "augment.png", trn_set[firsts][0])
+
+    text = replace_tables((ROOT / "README.md").read_text(), make_tables(records, speed))
+    with whole_file(readme) as file:
+        file.write(text.encode())
+
+
+# --- the program ------------------------------------------------------------------------------
+
+
+def report(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    torch.set_num_threads(1)
+    full = (args.seeds, args.epochs) == (SEEDS, None)
+    folder = args.results_dir / ("report" if full else "quick-report")
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    runs = planned_runs(args)
+    for run in share_out(runs):
+        if not is_recorded(folder, run):
+            start = time.perf_counter()
+            record = train_and_record(folder, run)
+            if run.name.startswith(RECIPE) and run.seed == 0:
+                save_weights(folder / "lenet5.pt", run)
+            done = sum(is_recorded(folder, other) for other in runs)
+            print(
+                f"{run.name}: {record['history'][-1]['test_accuracy']:.2%} on the test set, "
+                f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",
+                flush=True,
+            )
+    if os.environ.get("RANK", "0") == "0":
+        readme = ROOT / "README.md" if folder.resolve() == REPORT else folder / "README.md"
+        write_report(folder, readme, args)
+        print(f"{readme}: its tables are up to date, as are the figures in {folder}")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = main.Parser(
+        prog="report.py",
+        description="Trains, measures and draws all that README.md reports.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--seeds", type=main.whole(2), default=SEEDS, help="runs of each row")
+    add("--epochs", type=main.whole(1), help="of every run (default: those of the report)")
+    add("--data-dir", type=Path, help="holds train.tar and test.tar")
+    add("--results-dir", type=Path, default=Path("results"), help="where results are written")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main.start(report, go_on="the same command")
