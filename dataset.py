@@ -35,7 +35,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -61,6 +61,7 @@ WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d
 # A PNG that is 28x28, 8 bits deep and greyscale (colour type 0) starts with just these bytes.
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_START = PNG_SIGNATURE + struct.pack(">I4sIIBB", 13, b"IHDR", SIZE, SIZE, 8, 0)
+FAINTEST = 32  # of 255: what stands out less from its background is no digit
 LARGEST_PNG = 1 << 20  # bytes: room for any metadata, none for a file that would fill the memory
 
 
@@ -111,10 +112,16 @@ class MNIST(Dataset):
             return images[0], int(labels[0])
         index = torch.as_tensor(index, device=self.labels.device)
         # index_select copies a row at a time, which indexing with [] does not.
-        images = self.images.index_select(0, index).float().sub_(255 * MEAN).div_(255 * STD)
+        images = normalise(self.images.index_select(0, index))
         if self.transform is not None:
             images = self.transform(images)
         return images, self.labels.index_select(0, index)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """What the networks take for uint8 pixels of any shape: float32, on MNIST with mean 0 and
+    standard deviation 1."""
+    return images.float().sub_(255 * MEAN).div_(255 * STD)
 
 
 def hold_out(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
@@ -426,6 +433,99 @@ def check_png(png: bytes) -> None:
         if zlib.crc32(png[position + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
             raise DataError("is damaged (wrong checksum)")
         position = end + 4
+
+
+# --- anybody's digits -------------------------------------------------------------------------
+
+
+def read_digit(path: str | os.PathLike) -> torch.Tensor:
+    """One digit from a photo, scan or drawing, brought to MNIST's form: uint8 [1, 28, 28].
+
+    As LeCun et al. 1998 (section III.A) describe it: the digit, white on black, is scaled to fit
+    into 20x20 pixels, keeping its ratio, and put into 28x28 with its centre of mass in the middle.
+    What counts as digit is what differs in colour from the image's border.
+
+    Raises:
+        DataError: Pillow cannot read the image, or nothing in it stands out.
+        OSError: the file is missing or may not be read.
+    """
+    ink = ink_of(read_colours(Path(path)))
+    strokes = ink > 0
+    if not 0 < strokes.mean() < 0.5:
+        raise DataError(
+            f"{path}: no digit stands out from its background; show one, dark on light or light "
+            "on dark, with a free border"
+        )
+    rows, columns = strokes.any(axis=1).nonzero()[0], strokes.any(axis=0).nonzero()[0]
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+    height, width = (max(1, round(20 * side / max(ink.shape))) for side in ink.shape)
+    small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
+    small = small / small.max()
+    digit = np.zeros((SIZE, SIZE))
+    top, left = (
+        round(np.clip((SIZE - 1) / 2 - middle, 0, SIZE - side))
+        for middle, side in zip(centre_of_mass(small), small.shape, strict=True)
+    )
+    digit[top : top + height, left : left + width] = small
+    return torch.from_numpy(np.rint(255 * digit).astype(np.uint8))[None]
+
+
+def read_colours(path: Path) -> np.ndarray:
+    """The pixels of an image of any kind, float32 [height, width, channels], 0 to 255; a large one
+    made smaller and softer, which evens out noise. What is transparent counts as white, and
+    opacity as one more channel: so a white digit on a transparent ground is seen as well."""
+    content = io.BytesIO(path.read_bytes())
+    try:
+        with Image.open(content) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off
+                values = np.asarray(image, np.float32)
+                values = 255 * (values - values.min()) / max(np.ptp(values), 1)
+                image = Image.fromarray(values.astype(np.uint8))
+            channels = []
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                channels = [image.getchannel("A")]
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            channels += image.convert("RGB").split()
+    except Exception as error:  # Pillow meets a malformed image with errors of many types
+        raise DataError(f"{path}: is no image that can be read ({error}); replace it") from error
+    side = min(image.size)
+    channels = [channel.reduce(max(1, side // 400)) for channel in channels]
+    if side >= 100:
+        channels = [channel.filter(ImageFilter.BoxBlur(1)) for channel in channels]
+    return np.stack([np.asarray(channel, np.float32) for channel in channels], axis=2)
+
+
+def ink_of(colours: np.ndarray) -> np.ndarray:
+    """How much each pixel, [height, width, channels], belongs to the digit: float32 [height,
+    width], 0 for the background, 1 for the full stroke; all 0 if nothing stands out."""
+    border = np.concatenate([colours[0], colours[-1], colours[:, 0], colours[:, -1]])
+    distance = np.abs(colours - np.median(border, axis=0)).max(axis=2)
+    if distance.max() < FAINTEST:
+        return np.zeros_like(distance)
+    threshold = otsu_threshold(distance)
+    full = np.median(distance[distance > threshold])
+    return np.clip((distance - threshold / 2) / (full - threshold / 2), 0, 1)
+
+
+def otsu_threshold(values: np.ndarray) -> float:
+    """The value that parts `values` (0 to 255) best into low and high ones: that with the largest
+    variance between the two (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=256, range=(0, 256))
+    below = counts.cumsum()[:-1]
+    above = values.size - below
+    sums = (counts * edges[:-1]).cumsum()
+    means_below = sums[:-1] / np.maximum(below, 1)
+    means_above = (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return float(edges[1 + np.argmax(below * above * (means_above - means_below) ** 2)])
+
+
+def centre_of_mass(image: np.ndarray) -> tuple[float, float]:
+    """(row, column), where the first pixel's middle is (0, 0)."""
+    row, column = (np.arange(side) for side in image.shape)
+    return (image.sum(axis=1) @ row) / image.sum(), (image.sum(axis=0) @ column) / image.sum()
 
 
 # --- fetching MNIST ---------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""Trains LeNet-5 or the MLP on MNIST, and watches it train.
+"""Trains LeNet-5 or the MLP on MNIST, watches it train, and uses what was trained.
 
     python main.py --model lenet5
     python main.py --model mlp --epochs 20
+    python main.py --evaluate results/checkpoints/lenet5.pt
+    python main.py --predict photo.png
 
 After every epoch a run called NAME (by default the model's name) brings up to date:
 
@@ -25,8 +27,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -37,9 +42,23 @@ try:
 except ImportError:  # Windows has none: there, two runs of one name are not noticed
     fcntl = None
 
-from dataset import MNIST, DataError, augment, data_loader, find_splits, hold_out, whole_file
+from dataset import (
+    MNIST,
+    DataError,
+    augment,
+    data_loader,
+    find_splits,
+    hold_out,
+    normalise,
+    read_digit,
+    whole_file,
+)
 from model import CustomMLP, LeNet5, count_parameters
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAINED = Path(__file__).resolve().parent / "results" / "report" / "lenet5.pt"
 MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
 TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
 TEST_BATCH = 1000  # images: a test has no gradients to keep, so its batches can be large
@@ -61,6 +80,8 @@ FREE = {
     *("epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"),
     "regularize",  # sets others, which count
 }
+
+NOT_TRAINING = {"evaluate", "predict", "checkpoint", "json", "save_inputs"}
 
 
 class RunError(Exception):
@@ -85,7 +106,12 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    run(args)
+    if args.evaluate:
+        evaluate(args)
+    elif args.predict:
+        predict_images(args)
+    else:
+        run(args)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -365,7 +391,9 @@ def clear_leftovers(args: argparse.Namespace) -> None:
 def config_of(args: argparse.Namespace) -> dict:
     """The settings of a run, as plain values."""
     return {
-        name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name not in NOT_TRAINING
     }
 
 
@@ -434,7 +462,7 @@ def load_model(path: Path) -> nn.Module:
             model = ema.module
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: holds no weights of {' or '.join(MODELS)}; train again") from error
-    return model
+    return model.eval()
 
 
 def resume_training(args: argparse.Namespace, training: Training, device: torch.device) -> bool:
@@ -555,6 +583,160 @@ def epoch_line(args: argparse.Namespace, entry: dict) -> str:
     )
 
 
+# --- using what was trained -------------------------------------------------------------------
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Prints what a trained network makes of the test set, and draws its confusions and errors."""
+    device = pick_device(args.device)
+    model = load_model(args.evaluate).to(device)
+    tst_set = MNIST(find_splits(args.data_dir)[1]).to(device)
+    prepare_folders(args.results_dir)
+    tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
+    loss, accuracy = test(model, tst_loader, device, nn.CrossEntropyLoss())
+    probabilities = predict(model, tst_loader, device)
+    images, labels = tst_set.images.cpu(), tst_set.labels.cpu()
+    counts = count_confusions(labels, probabilities.argmax(dim=1))
+
+    wrong = len(labels) - int(counts.trace())
+    print(f"{args.evaluate}, on {len(labels):,} test images:")
+    print(f"loss {loss:.4f}, accuracy {accuracy:.2%} ({wrong:,} misread)\n")
+    print(confusion_table(counts))
+    stem = args.results_dir / "plots" / args.evaluate.stem
+    confusion_path, misread_path = Path(f"{stem}_confusion.png"), Path(f"{stem}_misread.png")
+    save_confusion(confusion_path, f"{args.evaluate.name}: {accuracy:.2%} of the test set", counts)
+    save_misread(misread_path, args.evaluate.name, images, labels, probabilities)
+    print(f"\n{confusion_path}\n{misread_path}")
+
+
+def count_confusions(labels: torch.Tensor, digits: torch.Tensor) -> torch.Tensor:
+    """How often each digit (row) was read as each (column): int64 [10, 10]."""
+    return torch.bincount(10 * labels + digits, minlength=100).view(10, 10)
+
+
+def confusion_table(counts: torch.Tensor) -> str:
+    """The confusion matrix as text, with the recall of each row and the precision of each column:
+    which share of the sevens was read as 7, and which share of those read as 7 are sevens."""
+
+    def shares(totals: torch.Tensor) -> list[str]:
+        pairs = zip(counts.diagonal().tolist(), totals.tolist(), strict=True)
+        return [f"{right / total:.2%}" if total else "-" for right, total in pairs]
+
+    lines = [["is \\ read as", *map(str, range(10)), "recall"]]
+    for digit, (row, recall) in enumerate(
+        zip(counts.tolist(), shares(counts.sum(dim=1)), strict=True)
+    ):
+        lines.append([str(digit), *(str(count or ".") for count in row), recall])
+    lines.append(["precision", *shares(counts.sum(dim=0)), ""])
+    return "\n".join(
+        f"{first:>12}" + "".join(f"{cell:>8}" for cell in cells) for first, *cells in lines
+    )
+
+
+def save_confusion(path: Path, title: str, counts: torch.Tensor) -> None:
+    """Draws the confusion matrix of one network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure.suptitle(title, fontweight="bold")
+    draw_confusion(figure.subplots(), counts.double().numpy(), "{:.0f}")
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def draw_confusion(ax: "Axes", counts: np.ndarray, number: str, most: float | None = None) -> None:
+    """A confusion matrix, [10, 10], coloured by its errors alone: the rest would outshine them.
+
+    Args:
+        number: the format of a count.
+        most: the count with the darkest colour (default: the largest of the errors).
+    """
+    errors = counts * (1 - np.eye(10))
+    most = most or max(errors.max(), 1)
+    ax.imshow(errors, cmap="Reds", vmin=0, vmax=most)
+    for label, digit in np.ndindex(10, 10):
+        text = number.format(counts[label, digit])
+        if float(text):
+            colour = "white" if errors[label, digit] > 0.6 * most else "black"
+            ax.text(digit, label, text, ha="center", va="center", fontsize=8, color=colour)
+    ax.set_xlabel("read as")
+    ax.set_ylabel("is")
+    ax.set_xticks(range(10))
+    ax.set_yticks(range(10))
+
+
+def save_misread(
+    path: Path,
+    name: str,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    probabilities: torch.Tensor,
+) -> None:
+    """Draws up to 100 of the images that a network misreads, those it is surest of first."""
+    from matplotlib.figure import Figure
+
+    sureness, digits = probabilities.max(dim=1)
+    wrong = (digits != labels).nonzero().flatten()
+    shown = wrong[sureness[wrong].argsort(descending=True, stable=True)][:100]
+    columns = 10
+    rows = max(1, math.ceil(len(shown) / columns))
+    figure = Figure(figsize=(columns, 1.3 * rows + 0.7), layout="constrained")
+    figure.suptitle(
+        f"{name}: {len(shown)} of {len(wrong)} misread test images, the surest first\n"
+        "what it is → what it was read as, and its probability"
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes:
+        ax.axis("off")
+    for ax, index in zip(axes, shown.tolist(), strict=False):
+        ax.imshow(images[index, 0], cmap="gray_r", vmin=0, vmax=255)
+        ax.set_title(f"{labels[index]} → {digits[index]}  {sureness[index]:.0%}", fontsize=9)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def predict_images(args: argparse.Namespace) -> None:
+    """Prints which digit each image shows; one that cannot be read is told, and passed over."""
+    device = pick_device(args.device)
+    model = load_model(args.checkpoint).to(device)
+    failed = False
+    for number, path in enumerate(args.predict, start=1):
+        try:
+            image = read_digit(path)
+        except (DataError, OSError) as error:
+            print(error_line(error), file=sys.stderr)
+            failed = True
+            continue
+        if args.save_inputs:
+            save_input(args.save_inputs / f"{number:03d}_{path.stem}.png", image)
+        print(prediction_line(args, path, predict(model, [(normalise(image)[None], None)], device)))
+    if failed:
+        sys.exit(1)
+
+
+def prediction_line(args: argparse.Namespace, path: Path, probabilities: torch.Tensor) -> str:
+    """What to print of one image: float32 [1, 10] as words, or with --json as a JSON object."""
+    (first, second), (digit, other) = (values[0].tolist() for values in probabilities.topk(2))
+    if args.json:
+        return json.dumps(
+            {
+                "image": str(path),
+                "digit": digit,
+                "probability": first,
+                "runner_up": other,
+                "runner_up_probability": second,
+            }
+        )
+    return f"{printable(str(path))}: {digit} ({first:.1%}), else {other} ({second:.1%})"
+
+
+def save_input(path: Path, image: torch.Tensor) -> None:
+    """Writes what the network sees, uint8 [1, 28, 28], as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        Image.fromarray(image[0].numpy()).save(file, "PNG")
+
+
 # --- the command line -------------------------------------------------------------------------
 
 
@@ -565,28 +747,49 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see python {self.prog} --help\n")
 
 
+EXAMPLES = """
+examples:
+  python main.py --model lenet5                             train LeNet-5 for 10 epochs
+  python main.py --model mlp --epochs 20 --name second      train the MLP, beside other runs
+  python main.py --regularize                               train LeNet-5 by README.md's recipe
+  python main.py --evaluate results/checkpoints/lenet5.pt   what it makes of the test set
+  python main.py --predict photo.png scan.jpg               what digits these images show
+"""
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         prog="main.py",
-        description="Trains LeNet-5 or an MLP on MNIST, and watches it train.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Trains LeNet-5 or an MLP on MNIST, watches it train, and uses it.\n"
+        "Defaults are shown in (brackets).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--model", choices=MODELS, default="lenet5", help="the network to train")
-    add("--epochs", type=whole(1), default=10, help="passes over the training set")
-    add("--batch-size", type=whole(1), default=64, help="images per step")
-    add("--lr", type=real("(0, inf)"), default=0.01, help="learning rate of SGD")
-    add("--momentum", type=real("[0, 1)"), default=0.9, help="momentum of SGD")
-    add("--schedule", choices=("constant", "onecycle"), default="constant", help="of the rate")
+    add = parser.add_argument_group("training (unless --evaluate or --predict)").add_argument
+    add("--model", choices=MODELS, default="lenet5", help="the network (%(default)s)")
+    add("--epochs", type=whole(1), default=10, help="passes over the training set (%(default)s)")
+    add("--batch-size", type=whole(1), default=64, help="images per step (%(default)s)")
+    add("--lr", type=real("(0, inf)"), default=0.01, help="learning rate of SGD (%(default)s)")
+    add("--momentum", type=real("[0, 1)"), default=0.9, help="momentum of SGD (%(default)s)")
+    add(
+        "--schedule",
+        choices=("constant", "onecycle"),
+        default="constant",
+        help="of the learning rate (%(default)s)",
+    )
+    add("--seed", type=whole(0), default=0, help="of first weights and batches (%(default)s)")
     add(
         "--validation",
         type=whole(0),
         default=0,
         metavar="N",
-        help="hold out N training images and watch them in place of the test set",
+        help="hold out N training images and watch them in place of the test set (%(default)s)",
     )
-    add("--regularize", action="store_true", help="the recipe of README.md: other defaults for all")
+    add("--name", type=file_name, help="of the run's files (the model's name)")
+    add("--resume", action="store_true", help="go on after the last finished epoch of this name")
+
+    add = parser.add_argument_group("regularisation of the training (all off)").add_argument
     add("--augment", action="store_true", help="deform the training images a little, at random")
     add("--dropout", type=real("[0, 1)"), default=0.0, metavar="P", help="share of units left out")
     add("--weight-decay", type=real("[0, inf)"), default=0.0, metavar="W", help="pull towards 0")
@@ -595,7 +798,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=real("[0, 1)"),
         default=0.0,
         metavar="E",
-        help="spread over all digits",
+        help="share of the target that is spread over all digits",
     )
     add(
         "--ema",
@@ -604,18 +807,41 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="DECAY",
         help="test a moving average of the weights",
     )
-    add("--seed", type=whole(0), default=0, help="of the weights' start and the batches' order")
-    add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
-    add("--threads", type=whole(1), help="of the CPU that compute together (default: torch's own)")
-    add("--data-dir", type=Path, help="holds train.tar and test.tar")
-    add("--results-dir", type=Path, default=Path("results"), help="where results are written")
-    add("--name", type=file_name, help="of the run's files (default: the model's name)")
-    add("--resume", action="store_true", help="go on after the last finished epoch of this name")
+    recipe = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
+    add(
+        "--regularize",
+        action="store_true",
+        help=f"the recipe of README.md, that is, other defaults: {recipe}",
+    )
+
+    add = parser.add_argument_group("using a trained network").add_argument
+    add("--evaluate", type=Path, metavar="CHECKPOINT", help="test a network, digit by digit")
+    add("--predict", type=Path, metavar="IMAGE", nargs="+", help="read the digits in images")
+    add("--checkpoint", type=Path, help="the network that predicts (README.md's LeNet-5)")
+    add("--json", action="store_true", help="print each prediction as a JSON object")
+    add("--save-inputs", type=Path, metavar="FOLDER", help="write there what the network saw")
+
+    add = parser.add_argument_group("where").add_argument
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to compute (%(default)s)",
+    )
+    add("--threads", type=whole(1), help="of the CPU that compute together (torch's choice)")
+    add("--data-dir", type=Path, help="holds train.tar and test.tar (see README.md)")
+    add("--results-dir", type=Path, default=Path("results"), help="for what is written (results)")
+
     args = parser.parse_args(arguments)
+    if args.evaluate and args.predict:
+        parser.error("--evaluate and --predict are two commands; give one at a time")
+    if not args.predict and (args.checkpoint or args.json or args.save_inputs):
+        parser.error("--checkpoint, --json and --save-inputs are for --predict")
     if args.regularize:
         parser.set_defaults(**RECIPE)
         args = parser.parse_args(arguments)
     args.name = args.name or args.model
+    args.checkpoint = args.checkpoint or TRAINED
     return args
 
 
@@ -663,13 +889,8 @@ def start(program: Callable[[], None], go_on: str) -> None:
     signal.signal(signal.SIGTERM, terminate)
     try:
         program()
-    except (DataError, RunError) as error:
-        fail(str(error))
-    except OSError as error:
-        fail(
-            f"{error.filename}: {error.strerror}; see to its permissions and to free space there, "
-            "or choose another place with --data-dir or --results-dir"
-        )
+    except (DataError, RunError, OSError) as error:
+        sys.exit(error_line(error))
     except KeyboardInterrupt as error:
         print(f"interrupted; {go_on} goes on after the last finished epoch", file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
@@ -683,10 +904,20 @@ def terminate(signum: int, frame: object) -> None:
     raise Terminated
 
 
-def fail(message: str) -> None:
-    """Ends the process with one line: a line break or escape sequence in a file's name is shown."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
-    sys.exit(f"error: {shown}")
+def error_line(error: Exception) -> str:
+    """What a person is told of an error that is not a fault of this program."""
+    message = str(error)
+    if isinstance(error, OSError):
+        message = (
+            f"{error.filename}: {error.strerror}; see to its permissions and to free space there, "
+            "or name another place"
+        )
+    return f"error: {printable(message)}"
+
+
+def printable(text: str) -> str:
+    """`text` on one line: a line break or escape sequence in a file's name is shown as its code."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -83,17 +83,20 @@ T95 = [
 
 
 def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """The command line of every run, seed by seed; of each seed, the longest first."""
+    """The command line of every run: the longest first, then row by row, one seed after another."""
+    seeds = range(args.seeds)
+    plan = [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
+    plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     runs = []
-    for seed in range(args.seeds):
-        for row, options in {RECIPE: "--regularize", **ROWS}.items():
-            epochs = args.epochs or (main.RECIPE["epochs"] if row == RECIPE else EPOCHS)
-            # One thread a run: the same numbers, however many runs and cores there are.
-            command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
-            command += f" --name {row}-{epochs}-epochs-seed-{seed}"
-            run = main.parse_arguments(command.split())
-            run.data_dir, run.results_dir = args.data_dir, args.results_dir
-            runs.append(run)
+    for row, options, epochs, seed in plan:
+        epochs = args.epochs or epochs
+        # One thread a run: the same numbers, however many runs and cores there are.
+        command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
+        run = main.parse_arguments(
+            [*command.split(), "--name", f"{row}-{epochs}-epochs-seed-{seed}"]
+        )
+        run.data_dir, run.results_dir = args.data_dir, args.results_dir
+        runs.append(run)
     return runs
 
 
@@ -598,15 +601,15 @@ def report(arguments: list[str] | None = None) -> None:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = main.Parser(
         prog="report.py",
-        description="Trains, measures and draws all that README.md reports.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Trains, measures and draws all that README.md reports; with --seeds or "
+        "--epochs a small version of it, in results/quick-report.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--seeds", type=main.whole(2), default=SEEDS, help="runs of each row")
-    add("--epochs", type=main.whole(1), help="of every run (default: those of the report)")
-    add("--data-dir", type=Path, help="holds train.tar and test.tar")
-    add("--results-dir", type=Path, default=Path("results"), help="where results are written")
+    add("--seeds", type=main.whole(2), default=SEEDS, help="runs of each row (%(default)s)")
+    add("--epochs", type=main.whole(1), help="of every run (as reported)")
+    add("--data-dir", type=Path, help="holds train.tar and test.tar (see README.md)")
+    add("--results-dir", type=Path, default=Path("results"), help="for what is written (results)")
     return parser.parse_args(arguments)
 
 
