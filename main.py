@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -111,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.predict:
         predict_images(args)
     else:
-        run(args)
+        with joined_processes(args):
+            run(args)
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -124,10 +126,9 @@ def run(args: argparse.Namespace) -> list[dict]:
     """
     device = pick_device(args.device)
     trn_set, tst_set = load_sets(args, device)
-    prepare_folders(args.results_dir)
-    with only_run(args):
+    with only_run(args) if is_first() else contextlib.nullcontext():
         training = start_training(args, trn_set, device)
-        if args.resume and resume_training(args, training, device):
+        if args.resume and resume_training(args, training, device) and is_first():
             save_run(args, training, device)  # the run may have died between two of its files
         print(
             f"{TITLES[args.model]}, {count_parameters(training.model):,} parameters, "
@@ -143,6 +144,9 @@ def run(args: argparse.Namespace) -> list[dict]:
 def fit(args: argparse.Namespace, training: Training, tst_set: MNIST, device: torch.device) -> None:
     """The epochs of a run: train, test, write it down."""
     model, optimizer, ema = training.model, training.optimizer, training.ema
+    tested = ema or model
+    if distributed.is_initialized():
+        model, tested = Shared(in_step(model)), Shared(tested)
     history = training.history
     tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
     trn_criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
@@ -150,11 +154,13 @@ def fit(args: argparse.Namespace, training: Training, tst_set: MNIST, device: to
 
     for epoch in range(len(history) + 1, args.epochs + 1):
         start = time.perf_counter()
-        trn_bar = tqdm(training.trn_loader, f"epoch {epoch}", leave=False, disable=None)
+        trn_bar = tqdm(
+            training.trn_loader, f"epoch {epoch}", leave=False, disable=None if is_first() else True
+        )
         trn_loss, trn_accuracy = train(
             model, trn_bar, device, trn_criterion, optimizer, training.scheduler, ema
         )
-        tst_loss, tst_accuracy = test(ema or model, tst_loader, device, tst_criterion)
+        tst_loss, tst_accuracy = test(tested, tst_loader, device, tst_criterion)
         history.append(
             {
                 "epoch": epoch,
@@ -168,7 +174,8 @@ def fit(args: argparse.Namespace, training: Training, tst_set: MNIST, device: to
         )
         if not math.isfinite(trn_loss + tst_loss):
             raise RunError(f"the loss became {trn_loss + tst_loss} in epoch {epoch}; lower --lr")
-        save_run(args, training, device)
+        if is_first():
+            save_run(args, training, device)
         print(epoch_line(args, history[-1]), flush=True)
 
 
@@ -317,14 +324,93 @@ def pick_device(name: str) -> torch.device:
         name = next(kind for kind in there if there[kind])
     if not there[name]:
         raise RunError(f"--device {name}: torch finds none here; try --device auto")
+    if name == "cuda" and distributed.is_torchelastic_launched():
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return torch.device(name)
 
 
 def device_name(device: torch.device) -> str:
     """What a person calls the device: "cpu (2 threads)", "cuda (NVIDIA H100)"."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    name = device.type
+    if name == "cuda":
+        name += f" ({torch.cuda.get_device_name(device)})"
+    elif name == "cpu":
+        name += f" ({torch.get_num_threads()} threads)"
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return name if processes == 1 else f"{processes} times {name}"
+
+
+# --- many processes: torchrun -----------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """A network that all processes of a run compute together. Each is given the whole batch and
+    takes its share of the images; all get all the logits, float32 [B, 10].
+
+    So each process finds the loss of the whole batch, and by it the gradients of its share. Random
+    numbers stay in step, since all processes draw equally many: the same deformed images as in
+    one process, but the same dropout for each share.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rank, processes = distributed.get_rank(), distributed.get_world_size()
+        share = math.ceil(len(images) / processes)
+        indices = torch.arange(rank * share, (rank + 1) * share, device=images.device)
+        # Shares must be equally large: where images run out, the last one fills up.
+        logits = self.network(images[indices.clamp(max=len(images) - 1)])
+        parts = [torch.empty_like(logits) for _ in range(processes)]
+        distributed.all_gather(parts, logits.detach())
+        parts[rank] = logits  # the one part that can be differentiated here
+        return torch.cat(parts)[: len(images)]
+
+
+def in_step(model: nn.Module) -> nn.Module:
+    """`model`, with its gradients added up over all processes at each backward pass."""
+    model = DistributedDataParallel(model)
+
+    def add_up(_: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        work = distributed.all_reduce(bucket.buffer(), async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+    model.register_comm_hook(None, add_up)  # without it, they are averaged
+    return model
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes: the only one of its run, or the first."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+@contextlib.contextmanager
+def joined_processes(args: argparse.Namespace) -> Iterator[None]:
+    """Under torchrun, joins the processes that it started, so that they train one network.
+
+    Raises:
+        RunError: another process has ended before its time.
+    """
+    if not distributed.is_torchelastic_launched():
+        yield
+        return
+    if args.threads is None:
+        torch.set_num_threads(max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    backend = "nccl" if pick_device(args.device).type == "cuda" else "gloo"
+    distributed.init_process_group(backend)
+    silence = contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO())
+    try:
+        with silence:
+            yield
+    except (RuntimeError, distributed.DistError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"a process of this run has ended before its time ({reason}); "
+            "the same command with --resume goes on"
+        ) from error
+    finally:
+        distributed.destroy_process_group()
 
 
 # --- what a run leaves ------------------------------------------------------------------------
@@ -357,6 +443,7 @@ def only_run(args: argparse.Namespace) -> Iterator[None]:
     Raises:
         RunError: another process that is still alive has it.
     """
+    prepare_folders(args.results_dir)
     if fcntl is None:
         yield
         return
@@ -472,10 +559,14 @@ def resume_training(args: argparse.Namespace, training: Training, device: torch.
         RunError: the checkpoint cannot be used, or was made with other settings.
     """
     path = checkpoint_path(args)
-    if not path.exists():
+    checkpoint = load_checkpoint(path) if is_first() and path.exists() else None
+    if distributed.is_initialized():  # the others may be on machines that have no such file
+        box = [checkpoint]
+        distributed.broadcast_object_list(box)
+        [checkpoint] = box
+    if checkpoint is None:
         print(f"{path}: not there yet; starting from the beginning")
         return False
-    checkpoint = load_checkpoint(path)
     try:
         refuse_changes(args, training, checkpoint)
         training.model.load_state_dict(checkpoint["weights"])
