@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
-SEEDS, EPOCHS = 10, 20
+SEEDS, EPOCHS, CHOICE_SEEDS = 10, 20, 2
 
 # What every row of the ablation has in common, and what each technique adds to it.
 SCHEDULE = "--schedule onecycle --lr 0.05 --batch-size 128"
@@ -57,6 +57,14 @@ ROWS = {
     },
 }
 RECIPE = "recipe"
+# By these --regularize was chosen, without a look at the test set.
+CHOICES = {
+    "validation": "",
+    "validation+lr": "--lr 0.1",
+    "validation+weight-decay": "--weight-decay 2e-4",
+    "validation+label-smoothing": "--label-smoothing 0.05",
+    "validation+dropout": "--dropout 0.1",
+}
 TITLES = {
     "augment": "augmentation",
     "dropout": "dropout",
@@ -70,6 +78,8 @@ ROW_TITLES = {
     **{f"lenet5+{name}": f"with {title}" for name, title in TITLES.items()},
     "lenet5+all": "all five",
     **{f"lenet5+all-{name}": f"all but {title}" for name, title in TITLES.items()},
+    "validation": "`--regularize`",
+    **{row: f"with `{options}`" for row, options in CHOICES.items() if options},
 }
 # Student's t for 1 to 30 degrees of freedom: 95 % of its distribution lie within +-t.
 T95 = [
@@ -86,6 +96,9 @@ def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
     """The command line of every run: the longest first, then row by row, one seed after another."""
     seeds = range(args.seeds)
     plan = [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
+    for row, options in CHOICES.items():
+        options = f"--regularize --validation 10000 {options}"
+        plan += [(row, options, EPOCHS, seed) for seed in seeds[:CHOICE_SEEDS]]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     runs = []
     for row, options, epochs, seed in plan:
@@ -127,26 +140,29 @@ def is_recorded(folder: Path, run: argparse.Namespace) -> bool:
 
 
 def train_and_record(folder: Path, run: argparse.Namespace) -> dict:
-    """Trains one run to its end and writes its record: its metrics, and what the trained network
-    makes of both sets."""
+    """Trains one run to its end and writes its record: its metrics, and, unless it served to
+    choose, what the trained network makes of both sets."""
     with contextlib.redirect_stdout(io.StringIO()):
         main.run(run)
-    model = main.load_model(main.checkpoint_path(run))
-    read = {}
-    for path in find_splits(run.data_dir):
-        split = MNIST(path)
-        loader = data_loader(split, main.TEST_BATCH, shuffle=False)
-        digits = main.predict(model, loader, torch.device("cpu")).argmax(dim=1)
-        read[path.stem] = (split.labels, digits)
-    labels, digits = read["train"]
     record = json.loads(main.metrics_path(run).read_text())
-    record["train_accuracy"] = (labels == digits).double().mean().item()
-    labels, digits = read["test"]
-    wrong = (labels != digits).nonzero().flatten().tolist()
-    record["misread"] = {index: [labels[index].item(), digits[index].item()] for index in wrong}
+    if not run.validation:
+        model = main.load_model(main.checkpoint_path(run))
+        trn_set, tst_set = (MNIST(path) for path in find_splits(run.data_dir))
+        record["train_accuracy"] = (read(model, trn_set) == trn_set.labels).double().mean().item()
+        digits = read(model, tst_set)
+        record["misread"] = {
+            index: [tst_set.labels[index].item(), digits[index].item()]
+            for index in (digits != tst_set.labels).nonzero().flatten().tolist()
+        }
     with whole_file(record_path(folder, run)) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def read(model: nn.Module, images: MNIST) -> torch.Tensor:
+    """The digit that `model` takes each image for: int64 [N]."""
+    loader = data_loader(images, main.TEST_BATCH, shuffle=False)
+    return main.predict(model, loader, torch.device("cpu")).argmax(dim=1)
 
 
 def save_weights(path: Path, run: argparse.Namespace) -> None:
@@ -170,18 +186,23 @@ def save_weights(path: Path, run: argparse.Namespace) -> None:
 
 
 def load_records(folder: Path) -> dict[str, list[dict]]:
-    """The records of each row, by seed from 0 on, as far as every row of the table has them: only
-    then can rows be compared seed by seed. The recipe counts by itself."""
-    found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *ROWS)}
+    """The records of each row, by seed from 0 on. The rows of the ablation have the same seeds,
+    those that each of them has: only so can they be compared seed by seed.
+
+    Raises:
+        RunError: too few runs are finished.
+    """
+    found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *CHOICES, *ROWS)}
     for path in (folder / "runs").glob("*.json"):
         row = re.sub("-[0-9]+-epochs-seed-[0-9]+$", "", path.stem)
         record = json.loads(path.read_text())
         found[row][record["config"]["seed"]] = record
-    seeds = set.intersection(*(set(found[row]) for row in ROWS))
-    if len(seeds) < 2:
-        raise main.RunError(f"{folder}: has fewer than 2 seeds of every row; let report.py finish")
-    records = {row: [found[row][seed] for seed in sorted(seeds)] for row in ROWS}
-    return {RECIPE: [found[RECIPE][seed] for seed in sorted(found[RECIPE])], **records}
+    everywhere = set.intersection(*(set(found[row]) for row in ROWS))
+    for row in ROWS:
+        found[row] = {seed: found[row][seed] for seed in everywhere}
+    if min(len(runs) for runs in found.values()) < 2:
+        raise main.RunError(f"{folder}: has no 2 seeds of every row yet; run report.py to its end")
+    return {row: [runs[seed] for seed in sorted(runs)] for row, runs in found.items()}
 
 
 def accuracies(records: list[dict], split: str = "test") -> np.ndarray:
@@ -249,6 +270,7 @@ def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
         "models": models_table(records, speed),
         "confusions": confusions_table(records),
         "ablation": ablation_table(records),
+        "choices": choices_table(records),
         "speed": speed_table(speed),
     }
 
@@ -266,7 +288,7 @@ def headline_table(records: dict[str, list[dict]]) -> str:
         runs = records[row]
         epochs = len(runs[0]["history"])
         test = accuracies(runs)
-        errors = 100 * (100 - test.mean())
+        errors = 100 * (100 - test.mean())  # in 10,000
         lines.append(f"| {title} | {len(runs)} | {epochs} | {spread(test)} | {errors:.0f} |")
     return "\n".join(lines)
 
@@ -351,13 +373,21 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
         "| difference | the technique |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    for row, runs in records.items():
-        if row != RECIPE:
-            train, test = accuracies(runs, "train"), accuracies(runs)
-            lines.append(
-                f"| {ROW_TITLES[row]} | {spread(train)} | {spread(test)} "
-                f"| {(train - test).mean():+.2f} | {cells[row][0]} | {cells[row][1]} |"
-            )
+    for row in ROWS:
+        train, test = accuracies(records[row], "train"), accuracies(records[row])
+        lines.append(
+            f"| {ROW_TITLES[row]} | {spread(train)} | {spread(test)} "
+            f"| {(train - test).mean():+.2f} | {cells[row][0]} | {cells[row][1]} |"
+        )
+    return "\n".join(lines)
+
+
+def choices_table(records: dict[str, list[dict]]) -> str:
+    """What was tried on held-out training images."""
+    lines = ["| 20 epochs | seeds | accuracy on 10,000 held-out images (%) |", "|---|---:|---:|"]
+    for row in CHOICES:
+        runs = records[row]
+        lines.append(f"| {ROW_TITLES[row]} | {len(runs)} | {spread(accuracies(runs))} |")
     return "\n".join(lines)
 
 
@@ -495,42 +525,24 @@ def draw_ablation(path: Path, records: dict[str, list[dict]]) -> None:
 def draw_confusions(path: Path, records: dict[str, list[dict]]) -> None:
     """The errors of three networks: how often each digit was read as each other."""
     figure = new_figure(13, 4.8, "Test images misread, in the mean over seeds")
+    most = confusions(records["mlp"]).max()
     for ax, (row, title) in zip(
         figure.subplots(1, 3),
         {"mlp": "MLP", "lenet5": "LeNet-5", RECIPE: "LeNet-5, --regularize"}.items(),
         strict=True,
     ):
         counts = confusions(records[row])
-        ax.imshow(counts, cmap="Reds", vmin=0, vmax=confusions(records["mlp"]).max())
-        for label, digit in zip(*np.nonzero(counts >= 0.05), strict=True):
-            ax.text(
-                digit, label, f"{counts[label, digit]:.1f}", ha="center", va="center", fontsize=7
-            )
+        main.draw_confusion(ax, counts, "{:.1f}", most)
         ax.set_title(f"{title}: {counts.sum():.0f} of 10,000")
-        ax.set_xlabel("read as")
-        ax.set_ylabel("is")
-        ax.set_xticks(range(10))
-        ax.set_yticks(range(10))
     save_figure(figure, path)
 
 
-def draw_misread(path: Path, record: dict, images: torch.Tensor) -> None:
-    """Every test image that one network misreads, with what it is and what it was read as."""
-    misread = {int(index): pair for index, pair in record["misread"].items()}
-    columns = 10
-    rows = math.ceil(len(misread) / columns)
-    figure = new_figure(
-        columns,
-        1.25 * rows + 0.6,
-        f"The {len(misread)} test images that it misreads: digit → read as",
-    )
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for ax in axes:
-        ax.axis("off")
-    for ax, (index, (label, digit)) in zip(axes, misread.items(), strict=False):
-        ax.imshow(images[index, 0], cmap="gray_r")
-        ax.set_title(f"{label} → {digit}", fontsize=10)
-    save_figure(figure, path)
+def draw_misread(path: Path, weights: Path, tst_set: MNIST) -> None:
+    """The test images that the report's trained network misreads."""
+    loader = data_loader(tst_set, main.TEST_BATCH, shuffle=False)
+    probabilities = main.predict(main.load_model(weights), loader, torch.device("cpu"))
+    title = "LeNet-5, --regularize, seed 0"
+    main.save_misread(path, title, tst_set.images, tst_set.labels, probabilities)
 
 
 def draw_augmented(path: Path, images: torch.Tensor) -> None:
@@ -561,7 +573,7 @@ def write_report(folder: Path, readme: Path, args: argparse.Namespace) -> None:
     draw_curves(folder / "regularized.png", "LeNet-5, --regularize", {"--regularize": recipe})
     draw_ablation(folder / "ablation.png", records)
     draw_confusions(folder / "confusions.png", records)
-    draw_misread(folder / "misread.png", recipe[0], tst_set.images)
+    draw_misread(folder / "misread.png", folder / "lenet5.pt", tst_set)
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     draw_augmented(folder / "augment.png", trn_set[firsts][0])
 
