@@ -93,13 +93,15 @@ T95 = [
 
 
 def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """The command line of every run: the longest first, then row by row, one seed after another."""
-    seeds = range(args.seeds)
-    plan = [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
+    """The command line of every run: first those that --regularize was chosen by, then seed by
+    seed, so that whatever is finished can be compared; of each seed, the longest first."""
+    plan = []
     for row, options in CHOICES.items():
         options = f"--regularize --validation 10000 {options}"
-        plan += [(row, options, EPOCHS, seed) for seed in seeds[:CHOICE_SEEDS]]
-    plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
+        plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
+    for seed in range(args.seeds):
+        plan.append((RECIPE, "--regularize", main.RECIPE["epochs"], seed))
+        plan += [(row, options, EPOCHS, seed) for row, options in ROWS.items()]
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
