@@ -780,7 +780,7 @@ def save_misread(
     for ax in axes:
         ax.axis("off")
     for ax, index in zip(axes, shown.tolist(), strict=False):
-        ax.imshow(images[index, 0], cmap="gray_r", vmin=0, vmax=255)
+        ax.imshow(images[index, 0].numpy(), cmap="gray_r", vmin=0, vmax=255)
         ax.set_title(f"{labels[index]} → {digits[index]}  {sureness[index]:.0%}", fontsize=9)
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
-SEEDS, EPOCHS, CHOICE_SEEDS = 10, 20, 2
+SEEDS, EPOCHS = 10, 20
 
 # What every row of the ablation has in common, and what each technique adds to it.
 SCHEDULE = "--schedule onecycle --lr 0.05 --batch-size 128"
@@ -57,7 +57,8 @@ ROWS = {
     },
 }
 RECIPE = "recipe"
-# By these --regularize was chosen, without a look at the test set.
+# By these --regularize was chosen, on images held out of the training set.
+HELD_OUT, CHOICE_SEEDS = 10_000, 2
 CHOICES = {
     "validation": "",
     "validation+lr": "--lr 0.1",
@@ -97,7 +98,7 @@ def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
     seed, so that whatever is finished can be compared; of each seed, the longest first."""
     plan = []
     for row, options in CHOICES.items():
-        options = f"--regularize --validation 10000 {options}"
+        options = f"--regularize --validation {HELD_OUT} {options}"
         plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
     for seed in range(args.seeds):
         plan.append((RECIPE, "--regularize", main.RECIPE["epochs"], seed))
@@ -187,24 +188,25 @@ def save_weights(path: Path, run: argparse.Namespace) -> None:
 # --- from records to numbers ------------------------------------------------------------------
 
 
-def load_records(folder: Path) -> dict[str, list[dict]]:
-    """The records of each row, by seed from 0 on. The rows of the ablation have the same seeds,
-    those that each of them has: only so can they be compared seed by seed.
+def load_records(folder: Path, runs: list[argparse.Namespace]) -> dict[str, list[dict]]:
+    """The records of those of `runs` that are finished, by row and then by seed. The rows of the
+    ablation have the same seeds, those that each of them has: only so can they be compared seed by
+    seed.
 
     Raises:
         RunError: too few runs are finished.
     """
     found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *CHOICES, *ROWS)}
-    for path in (folder / "runs").glob("*.json"):
-        row = re.sub("-[0-9]+-epochs-seed-[0-9]+$", "", path.stem)
-        record = json.loads(path.read_text())
-        found[row][record["config"]["seed"]] = record
+    for run in runs:
+        if is_recorded(folder, run):
+            row = re.sub("-[0-9]+-epochs-seed-[0-9]+$", "", run.name)
+            found[row][run.seed] = json.loads(record_path(folder, run).read_text())
     everywhere = set.intersection(*(set(found[row]) for row in ROWS))
     for row in ROWS:
         found[row] = {seed: found[row][seed] for seed in everywhere}
-    if min(len(runs) for runs in found.values()) < 2:
+    if min(len(records) for records in found.values()) < 2:
         raise main.RunError(f"{folder}: has no 2 seeds of every row yet; run report.py to its end")
-    return {row: [runs[seed] for seed in sorted(runs)] for row, runs in found.items()}
+    return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
 
 
 def accuracies(records: list[dict], split: str = "test") -> np.ndarray:
@@ -386,7 +388,11 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
 
 def choices_table(records: dict[str, list[dict]]) -> str:
     """What was tried on held-out training images."""
-    lines = ["| 20 epochs | seeds | accuracy on 10,000 held-out images (%) |", "|---|---:|---:|"]
+    epochs = len(records["validation"][0]["history"])
+    lines = [
+        f"| {epochs} epochs | seeds | accuracy on {HELD_OUT:,} held-out images (%) |",
+        "|---|---:|---:|",
+    ]
     for row in CHOICES:
         runs = records[row]
         lines.append(f"| {ROW_TITLES[row]} | {len(runs)} | {spread(accuracies(runs))} |")
@@ -464,8 +470,10 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def draw_curves(path: Path, title: str, rows: dict[str, list[dict]]) -> None:
-    """Four panels: loss (above) and error (below), on training (left) and test set (right), by
+    """Four panels: loss (above) and accuracy (below), on training (left) and test set (right), by
     epoch; each line the mean over seeds, each band one standard deviation to either side."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(9, 7, title)
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     for row, (quantity, label) in enumerate((("loss", "cross-entropy"), ("accuracy", "%"))):
@@ -485,11 +493,12 @@ def draw_curves(path: Path, title: str, rows: dict[str, list[dict]]) -> None:
             ax.set_xlabel("epoch")
             ax.set_ylabel(f"{quantity} ({label})")
             ax.tick_params(labelbottom=True, labelleft=True)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(alpha=0.3)
             if quantity == "loss":
                 ax.set_yscale("log")
             else:
-                ax.set_ylim(bottom=95)  # below is only the first epoch or two
+                ax.set_ylim(95, 100.2)  # below is only the first epoch or two
             ax.legend()
     save_figure(figure, path)
 
@@ -556,17 +565,17 @@ def draw_augmented(path: Path, images: torch.Tensor) -> None:
     for row, image in zip(axes, images, strict=True):
         copies = augment(image.expand(versions, 1, 28, 28).contiguous())
         for ax, shown in zip(row, [image, *copies], strict=True):
-            ax.imshow(shown[0], cmap="gray_r")
+            ax.imshow(shown[0].numpy(), cmap="gray_r")
             ax.axis("off")
         row[0].set_title("original", fontsize=8)
     save_figure(figure, path)
 
 
-def write_report(folder: Path, readme: Path, args: argparse.Namespace) -> None:
-    """Draws the figures into `folder`, and puts the tables between README.md's markers."""
-    records = load_records(folder)
+def write_report(folder: Path, readme: Path, runs: list[argparse.Namespace]) -> None:
+    """Draws the figures into `folder`, and puts the tables between the markers of README.md."""
+    records = load_records(folder, runs)
     speed = json.loads((REPORT / "speed.json").read_text())
-    trn_set, tst_set = (MNIST(path) for path in find_splits(args.data_dir))
+    trn_set, tst_set = (MNIST(path) for path in find_splits(runs[0].data_dir))
 
     lenet5, mlp, recipe = records["lenet5"], records["mlp"], records[RECIPE]
     draw_curves(folder / "lenet5.png", "LeNet-5, plain", {"LeNet-5": lenet5})
@@ -608,7 +617,7 @@ def report(arguments: list[str] | None = None) -> None:
             )
     if os.environ.get("RANK", "0") == "0":
         readme = ROOT / "README.md" if folder.resolve() == REPORT else folder / "README.md"
-        write_report(folder, readme, args)
+        write_report(folder, readme, runs)
         print(f"{readme}: its tables are up to date, as are the figures in {folder}")
 
 

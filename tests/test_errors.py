@@ -89,12 +89,22 @@ def assert_refused(data_dir, tmp_path, *parts):
 
 
 @pytest.mark.parametrize("case", BAD_MEMBERS)
-def test_bad_member(data_dir, tmp_path, case):
+def test_bad_member(data_dir, tmp_path, monkeypatch, capsys, case):
     name, content, reason = BAD_MEMBERS[case]
     members = make_members(*make_digits(3, seed=0))
     write_tar(data_dir / "train.tar", {**members, name: content})
-    shown = name.replace("\n", "\\n")
-    assert_refused(data_dir, tmp_path, str(data_dir / "train.tar"), shown, reason)
+    before = sorted(tmp_path.rglob("*"))
+    command = ["main.py", "--data-dir", data_dir, "--results-dir", tmp_path / "results"]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    with pytest.raises(SystemExit) as exit_:  # in this process: each of its own takes 3 s
+        main.start(main.main, go_on="the same command")
+    line = str(exit_.value.code)  # Python prints it, and exits with 1
+    assert line.startswith(f"error: {data_dir / 'train.tar'}: ")
+    assert len(line.splitlines()) == 1
+    assert name.replace("\n", "\\n") in line
+    assert reason in line
+    assert capsys.readouterr().out == ""
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_bad_file_in_a_folder(data_dir, tmp_path):
