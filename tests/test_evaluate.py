@@ -1,0 +1,146 @@
+"""What a trained network makes of the test set, told and drawn."""
+
+import re
+import sys
+
+import pytest
+import torch
+from helpers import ROOT
+from PIL import Image
+
+import main
+from dataset import MNIST
+
+
+@pytest.fixture
+def results(data_dir, tmp_path):
+    """What a short run of LeNet-5 left."""
+    folder = tmp_path / "results"
+    main.main(
+        [
+            *("--epochs", "4", "--lr", "0.05", "--batch-size", "16"),
+            *("--data-dir", str(data_dir), "--results-dir", str(folder)),
+        ]
+    )
+    return folder
+
+
+def evaluate(capsys, data_dir, results, name="lenet5"):
+    capsys.readouterr()
+    checkpoint = results / "checkpoints" / f"{name}.pt"
+    main.main(
+        [
+            *("--evaluate", str(checkpoint), "--data-dir", str(data_dir)),
+            *("--results-dir", str(results)),
+        ]
+    )
+    return capsys.readouterr().out
+
+
+def test_evaluate_tells_loss_accuracy_precision_and_recall(capsys, data_dir, results):
+    out = evaluate(capsys, data_dir, results)
+    entry = main.load_checkpoint(results / "checkpoints/lenet5.pt")["history"][-1]
+    assert f"loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}" in out
+
+    tst_set = MNIST(data_dir / "test.tar")
+    with torch.no_grad():
+        digits = main.load_model(results / "checkpoints/lenet5.pt")(tst_set[range(50)][0])
+    digits = digits.argmax(dim=1)
+    assert f"({(digits != tst_set.labels).sum()} misread)" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    for digit in range(10):
+        *counts, recall = rows[str(digit)]
+        of_digit = digits[tst_set.labels == digit]
+        assert [int(count.replace(".", "0")) for count in counts] == [
+            (of_digit == other).sum().item() for other in range(10)
+        ]
+        assert recall == f"{(of_digit == digit).double().mean():.2%}"
+        read_as = tst_set.labels[digits == digit]
+        precision = f"{(read_as == digit).double().mean():.2%}" if len(read_as) else "-"
+        assert rows["precision"][digit] == precision
+
+
+def test_evaluate_draws_the_confusions_and_the_misread_images(capsys, data_dir, results):
+    out = evaluate(capsys, data_dir, results)
+    for name in ("lenet5_confusion.png", "lenet5_misread.png"):
+        assert str(results / "plots" / name) in out
+        with Image.open(results / "plots" / name) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 100
+
+
+def test_evaluate_uses_the_averaged_weights_of_a_run_with_ema(capsys, data_dir, results):
+    main.main(
+        [
+            *("--model", "mlp", "--epochs", "2", "--ema", "0.9", "--lr", "0.1"),
+            *("--data-dir", str(data_dir), "--results-dir", str(results)),
+        ]
+    )
+    entry = main.load_checkpoint(results / "checkpoints/mlp.pt")["history"][-1]
+    assert f"loss {entry['test_loss']:.4f}," in evaluate(capsys, data_dir, results, "mlp")
+
+
+def test_no_more_than_100_misread_images_are_drawn_the_surest_first(tmp_path, monkeypatch):
+    titles = []
+    from matplotlib.axes import Axes
+
+    monkeypatch.setattr(Axes, "set_title", lambda self, title, **_: titles.append(title))
+    probabilities = torch.full((150, 10), 0.01)
+    probabilities[range(150), 3] = torch.linspace(0.2, 0.9, 150)
+    images = torch.zeros(150, 1, 28, 28, dtype=torch.uint8)
+    main.save_misread(tmp_path / "m.png", "x", images, torch.full((150,), 8), probabilities)
+    assert len(titles) == 100
+    shares = [int(re.search(r"(\d+)%", title)[1]) for title in titles]
+    assert shares[0] == 90
+    assert shares == sorted(shares, reverse=True)
+    assert titles[0].startswith("8 → 3")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
+def test_a_file_that_is_no_checkpoint(tmp_path, monkeypatch, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--evaluate", str(tmp_path / "x.pt")])
+    with pytest.raises(SystemExit) as exit_:
+        main.start(main.main, go_on="the same command")
+    assert str(exit_.value.code).startswith(f"error: {tmp_path / 'x.pt'}: is damaged")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--evaluate", "a.pt", "--predict", "b.png"],
+        ["--json"],
+        ["--checkpoint", "a.pt"],
+        ["--save-inputs", "folder"],
+        ["--predict"],
+    ],
+)
+def test_commands_that_make_no_sense(capsys, arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(arguments)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_help_shows_an_example_of_each_command(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(["--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    examples = re.findall(r"^  python (main\.py .*?)   ", out, re.MULTILINE)
+    assert len(examples) == 5
+    for example in examples:
+        main.parse_arguments(example.split()[1:])
+    assert "None" not in out
+
+
+def test_readmes_way_to_predict_from_python(tmp_path, monkeypatch, capsys):
+    from test_predict import draw_seven
+
+    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [block] = [block for block in blocks if "read_digit" in block]
+    draw_seven().save(tmp_path / "photo.png")
+    names = {}
+    exec(block.replace("photo.png", str(tmp_path / "photo.png")), names)
+    assert names["probabilities"].shape == (1, 10)
+    assert names["probabilities"].argmax() == 7
