@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -539,6 +540,10 @@ def fetch_mnist(folder: Path, splits: Iterable[str] = SPLITS) -> None:
         OSError: `folder` cannot be written.
     """
     print(f"fetching MNIST into {folder} (only this once)", file=sys.stderr)
+    for leftover in folder.glob(".*.part"):
+        # Another first run may be writing its own; what is an hour old was left by one killed.
+        if time.time() - leftover.stat().st_mtime > 3600:
+            leftover.unlink()
     idx = fetch_idx(folder)
     with contextlib.ExitStack() as stack:  # the tars appear together, when it closes
         for split in splits:

@@ -29,6 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # To import torch takes seconds, in which Ctrl-C would show a traceback; start() sets it back.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import numpy as np
 import torch
 from PIL import Image
@@ -978,6 +982,8 @@ def start(program: Callable[[], None], go_on: str) -> None:
         go_on: how to go on with `program` after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         program()
     except (DataError, RunError, OSError) as error:

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import signal
 import subprocess
@@ -211,6 +212,18 @@ def test_interrupted_while_packing_leaves_nothing(wheel, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         find_splits()
     assert list(dataset.OWN_DIR.iterdir()) == []
+
+
+def test_what_a_killed_first_run_left_is_removed(wheel):
+    old, new = (dataset.OWN_DIR / f".train.tar.{pid}.part" for pid in (1, 2))
+    dataset.OWN_DIR.mkdir(parents=True)
+    for part in (old, new):
+        part.write_bytes(b"half a tar")
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    find_splits()
+    assert not old.exists()
+    assert new.exists()  # of a run that may still be going on
 
 
 def first_run(folder, image_seconds):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,6 +211,15 @@ def test_interrupted(data_dir, tmp_path, sent, code):
     assert checkpoint["epoch"] >= 2
     for folder, name in (("checkpoints", "pt"), ("metrics", "json"), ("plots", "png")):
         assert os.listdir(tmp_path / "results" / folder) == [f"lenet5.{name}"]
+
+
+def test_ctrl_c_while_torch_is_being_imported(data_dir, tmp_path):
+    process = start_run(data_dir, tmp_path / "results")
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 130
 
 
 def test_two_runs_of_one_name(data_dir, tmp_path):
