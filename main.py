@@ -228,7 +228,7 @@ def train(
     return total_loss.item() / samples, total_right.item() / samples
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test(
     model: nn.Module,
     tst_loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
@@ -249,7 +249,7 @@ def test(
     return total_loss.item() / samples, total_right.item() / samples
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: nn.Module,
     loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
@@ -407,10 +407,11 @@ def joined_processes(args: argparse.Namespace) -> Iterator[None]:
     try:
         with silence:
             yield
-    except (RuntimeError, distributed.DistError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
         raise RunError(
-            f"a process of this run has ended before its time ({reason}); "
+            f"a process of this run has ended before its time ({str(error).splitlines()[0]}); "
             "the same command with --resume goes on"
         ) from error
     finally:

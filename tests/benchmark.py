@@ -1,6 +1,6 @@
 """Speed and memory, each beside what it is compared with, in one run: the ratios count.
 
-    python tests/benchmark.py                 everything, about 20 minutes on 2 cores
+    python tests/benchmark.py                 everything, about 30 minutes on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
 
 Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
@@ -8,6 +8,7 @@ shared with others: what is compared is measured in turn, three times, and the m
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -398,6 +399,55 @@ def measure_fast() -> dict[str, float]:
     return measures
 
 
+# --- several processes ------------------------------------------------------------------------
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def processes_epoch(processes: int, batch_size: int) -> float:
+    """Seconds that LeNet-5's second epoch takes `processes` processes."""
+    launcher = [] if processes == 1 else [*TORCHRUN, str(processes)]
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, *launcher, str(ROOT / "main.py"), "--epochs", "2"]
+        subprocess.run(
+            [*command, "--batch-size", str(batch_size), "--results-dir", results],
+            check=True,
+            capture_output=True,
+        )
+        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text())
+    return metrics["history"][-1]["seconds"]
+
+
+def quick_report(processes: int) -> float:
+    """Seconds of README's quick look at the report."""
+    launcher = [] if processes == 1 else [*TORCHRUN, str(processes)]
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, *launcher, str(ROOT / "report.py"), "--seeds", "2"]
+        start = time.perf_counter()
+        subprocess.run(
+            [*command, "--epochs", "1", "--results-dir", results], check=True, capture_output=True
+        )
+        return time.perf_counter() - start
+
+
+def measure_torchrun() -> dict[str, float]:
+    """Seconds of an epoch, and of many runs shared out, by one process and by two."""
+    measures = {
+        f"main.py --batch-size {size}, {processes}": functools.partial(
+            processes_epoch, processes, size
+        )
+        for size in (64, 512)
+        for processes in (1, 2)
+    }
+    return in_turn(measures) | in_turn(
+        {
+            f"report.py, {processes}": functools.partial(quick_report, processes)
+            for processes in (1, 2)
+        },
+        repeats=1,
+    )
+
+
 # --- what is reported -------------------------------------------------------------------------
 
 PARTS = {
@@ -406,6 +456,7 @@ PARTS = {
     "memory": measure_memory,
     "scaling": measure_scaling,
     "fast": measure_fast,
+    "torchrun": measure_torchrun,
 }
 # (part, what, compared with): one ratio each.
 RATIOS = [
@@ -419,6 +470,9 @@ RATIOS = [
     ("scaling", "decoding, 4x (us)", "decoding, 1x (us)"),
     ("scaling", "epoch, 4x (us)", "epoch, 1x (us)"),
     ("fast", "LeNet-5 (s)", "FastNet (s)"),
+    ("torchrun", "main.py --batch-size 64, 1", "main.py --batch-size 64, 2"),
+    ("torchrun", "main.py --batch-size 512, 1", "main.py --batch-size 512, 2"),
+    ("torchrun", "report.py, 1", "report.py, 2"),
 ]
 
 
