@@ -657,9 +657,10 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
             ax.set_ylabel(f"{quantity} ({unit})")
             ax.tick_params(labelbottom=True, labelleft=True)
             ax.set_xlim(0.5, args.epochs + 0.5)
-            ax.xaxis.set_major_locator(
-                MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
-            )
+            # Few ticks: to draw them is most of the work, and done after every epoch.
+            few = {"nbins": 5, "steps": [1, 2, 5, 10]}
+            ax.xaxis.set_major_locator(MaxNLocator(**few, integer=True, min_n_ticks=1))
+            ax.yaxis.set_major_locator(MaxNLocator(**few))
             ax.grid(alpha=0.3)
     with whole_file(plot_path(args)) as file:
         figure.savefig(file, format="png", dpi=110)
