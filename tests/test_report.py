@@ -147,6 +147,33 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert (folder / "README.md").read_text() == text
 
 
+def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypatch):
+    args = report.parse_arguments([*quick, "--epochs", "5"])
+    run = next(run for run in report.planned_runs(args) if run.name.startswith("lenet5+augment"))
+    (tmp_path / "runs").mkdir()
+    train, epochs = main.train, []
+
+    def counted(*arguments):
+        epochs.append(len(epochs))
+        if len(epochs) == 4:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(main, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        report.train_and_record(tmp_path, run)
+    assert not report.is_recorded(tmp_path, run)
+    record = report.train_and_record(tmp_path, run)
+    assert report.is_recorded(tmp_path, run)
+    assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
+
+    run.results_dir = tmp_path / "elsewhere"
+    whole = report.train_and_record(tmp_path, run)
+    for entry, expected in zip(record["history"], whole["history"], strict=True):
+        assert {**entry, "seconds": 0} == {**expected, "seconds": 0}
+    assert record["misread"] == whole["misread"]
+
+
 @pytest.mark.slow
 def test_torchrun_shares_the_runs_out(quick, tmp_path):
     started = "import sys, report; report.HELD_OUT = 50; report.report(sys.argv[1:])"
