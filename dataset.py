@@ -447,8 +447,7 @@ def read_digit(path: str | os.PathLike) -> torch.Tensor:
     What counts as digit is what differs in colour from the image's border.
 
     Raises:
-        DataError: Pillow cannot read the image, or nothing in it stands out.
-        OSError: the file is missing or may not be read.
+        DataError: the image cannot be read, or nothing in it stands out.
     """
     ink = ink_of(read_colours(Path(path)))
     strokes = ink > 0
@@ -476,9 +475,8 @@ def read_colours(path: Path) -> np.ndarray:
     """The pixels of an image of any kind, float32 [height, width, channels], 0 to 255; a large one
     made smaller and softer, which evens out noise. What is transparent counts as white, and
     opacity as one more channel: so a white digit on a transparent ground is seen as well."""
-    content = io.BytesIO(path.read_bytes())
     try:
-        with Image.open(content) as image:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off
                 values = np.asarray(image, np.float32)
@@ -491,7 +489,7 @@ def read_colours(path: Path) -> np.ndarray:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             channels += image.convert("RGB").split()
     except Exception as error:  # Pillow meets a malformed image with errors of many types
-        raise DataError(f"{path}: is no image that can be read ({error}); replace it") from error
+        raise DataError(f"{path}: cannot be read as an image ({error}); name another") from error
     side = min(image.size)
     channels = [channel.reduce(max(1, side // 400)) for channel in channels]
     if side >= 100:

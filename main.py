@@ -76,7 +76,6 @@ RECIPE = {
     "lr": 0.05,
     "augment": True,
     "weight_decay": 5e-4,
-    "ema": 0.999,
 }
 RANDOM = {"cpu": torch, "cuda": torch.cuda, "mps": torch.mps}  # where each device's generator is
 
@@ -800,8 +799,8 @@ def predict_images(args: argparse.Namespace) -> None:
     for number, path in enumerate(args.predict, start=1):
         try:
             image = read_digit(path)
-        except (DataError, OSError) as error:
-            print(error_line(error), file=sys.stderr)
+        except DataError as error:
+            print(error_line(str(error)), file=sys.stderr)
             failed = True
             continue
         if args.save_inputs:
@@ -988,8 +987,15 @@ def start(program: Callable[[], None], go_on: str) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         program()
-    except (DataError, RunError, OSError) as error:
-        sys.exit(error_line(error))
+    except (DataError, RunError) as error:
+        sys.exit(error_line(str(error)))
+    except OSError as error:
+        sys.exit(
+            error_line(
+                f"{error.filename}: {error.strerror}; see to its permissions and to free space "
+                "there, or choose another place with --data-dir or --results-dir"
+            )
+        )
     except KeyboardInterrupt as error:
         print(f"interrupted; {go_on} goes on after the last finished epoch", file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
@@ -1003,14 +1009,8 @@ def terminate(signum: int, frame: object) -> None:
     raise Terminated
 
 
-def error_line(error: Exception) -> str:
-    """What a person is told of an error that is not a fault of this program."""
-    message = str(error)
-    if isinstance(error, OSError):
-        message = (
-            f"{error.filename}: {error.strerror}; see to its permissions and to free space there, "
-            "or name another place"
-        )
+def error_line(message: str) -> str:
+    """What a person is told of something that is not a fault of this program."""
     return f"error: {printable(message)}"
 
 

@@ -255,5 +255,5 @@ def test_runs_in_any_working_folder(data_dir, tmp_path):
 def test_help_shows_every_option_with_its_default():
     process = run_main("--help")
     assert process.returncode == 0
-    for text in ("--model {lenet5,mlp}", "--epochs", "default: 10", "--augment", "default: 0.9"):
+    for text in ("--model {lenet5,mlp}", "--epochs", "(10)", "--augment", "(0.9)"):
         assert text in process.stdout
