@@ -374,14 +374,14 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
     cells = dict.fromkeys(ROWS, ("", ""))
     for row in ("mlp", "lenet5+all"):
         difference, reach = paired_difference(accuracies(records[row]), plain)
-        cells[row] = (f"{difference:+.2f} ± {reach:.2f}", "")
+        cells[row] = (f"{difference:+z.2f} ± {reach:.2f}", "")
     for name in TECHNIQUES:
         for row, company in (
             (f"lenet5+{name}", "alone"),
             (f"lenet5+all-{name}", "with the others"),
         ):
             difference, reach = found[name, company]
-            cells[row] = (f"{difference:+.2f} ± {reach:.2f}", verdict(difference, reach))
+            cells[row] = (f"{difference:+z.2f} ± {reach:.2f}", verdict(difference, reach))
     epochs = len(records["lenet5"][0]["history"])
     lines = [
         f"| {len(plain)} seeds, {epochs} epochs | training accuracy (%) | test accuracy (%) | gap "
@@ -392,7 +392,7 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
         train, test = accuracies(records[row], "train"), accuracies(records[row])
         lines.append(
             f"| {ROW_TITLES[row]} | {spread(train)} | {spread(test)} "
-            f"| {(train - test).mean():+.2f} | {cells[row][0]} | {cells[row][1]} |"
+            f"| {(train - test).mean():+z.2f} | {cells[row][0]} | {cells[row][1]} |"
         )
     return "\n".join(lines)
 
