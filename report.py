@@ -461,12 +461,11 @@ def fast_table(fast: dict[str, float]) -> str:
 
 
 def torchrun_table(seconds: dict[str, float]) -> str:
-    """What one process and two take for the same."""
+    """What an epoch takes one process and two."""
     lines = ["| seconds on 2 cores | 1 process | 2 processes | ratio |", "|---|---:|---:|---:|"]
     for title, name in (
         ("an epoch of `main.py`, batch 64", "main.py --batch-size 64"),
         ("an epoch of `main.py`, batch 512", "main.py --batch-size 512"),
-        ("the quick look by `report.py`, 44 short runs", "report.py"),
     ):
         one, two = seconds[f"{name}, 1"], seconds[f"{name}, 2"]
         lines.append(f"| {title} | {one:.1f} | {two:.1f} | {one / two:.2f} |")

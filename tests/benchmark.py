@@ -1,6 +1,6 @@
 """Speed and memory, each beside what it is compared with, in one run: the ratios count.
 
-    python tests/benchmark.py                 everything, about 30 minutes on 2 cores
+    python tests/benchmark.py                 everything, about 25 minutes on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
 
 Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
@@ -418,20 +418,8 @@ def processes_epoch(processes: int, batch_size: int) -> float:
     return metrics["history"][-1]["seconds"]
 
 
-def quick_report(processes: int) -> float:
-    """Seconds of README's quick look at the report."""
-    launcher = [] if processes == 1 else [*TORCHRUN, str(processes)]
-    with tempfile.TemporaryDirectory() as results:
-        command = [sys.executable, *launcher, str(ROOT / "report.py"), "--seeds", "2"]
-        start = time.perf_counter()
-        subprocess.run(
-            [*command, "--epochs", "1", "--results-dir", results], check=True, capture_output=True
-        )
-        return time.perf_counter() - start
-
-
 def measure_torchrun() -> dict[str, float]:
-    """Seconds of an epoch, and of many runs shared out, by one process and by two."""
+    """Seconds of an epoch by one process and by two."""
     measures = {
         f"main.py --batch-size {size}, {processes}": functools.partial(
             processes_epoch, processes, size
@@ -439,13 +427,7 @@ def measure_torchrun() -> dict[str, float]:
         for size in (64, 512)
         for processes in (1, 2)
     }
-    return in_turn(measures) | in_turn(
-        {
-            f"report.py, {processes}": functools.partial(quick_report, processes)
-            for processes in (1, 2)
-        },
-        repeats=1,
-    )
+    return in_turn(measures)
 
 
 # --- what is reported -------------------------------------------------------------------------
@@ -472,7 +454,6 @@ RATIOS = [
     ("fast", "LeNet-5 (s)", "FastNet (s)"),
     ("torchrun", "main.py --batch-size 64, 1", "main.py --batch-size 64, 2"),
     ("torchrun", "main.py --batch-size 512, 1", "main.py --batch-size 512, 2"),
-    ("torchrun", "report.py, 1", "report.py, 2"),
 ]
 
 
