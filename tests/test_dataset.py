@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from helpers import make_digits, make_members, to_png, write_tar
+from helpers import make_digits, make_members, to_png, write_folder, write_tar
 from torch.utils.data import DataLoader
 
 import dataset
@@ -26,10 +26,8 @@ def tar(tmp_path, digits):
 
 
 @pytest.fixture
-def folder(tmp_path, tar):
-    with tarfile.open(tar) as archive:
-        archive.extractall(tmp_path / "extracted", filter="data")
-    return tmp_path / "extracted" / "train"
+def folder(tmp_path, digits):
+    return write_folder(tmp_path / "extracted", make_members(*digits)) / "train"
 
 
 @pytest.mark.parametrize("layout", ["tar", "folder"])

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from helpers import run_main, write_data
+from helpers import make_digits, make_members, run_main, write_data, write_folder
 from PIL import Image
 
 import main
@@ -228,16 +228,10 @@ def test_the_plot_can_be_read_without_the_code(data_dir, tmp_path, monkeypatch, 
             assert list(drawn) == pytest.approx([e[f"{split}_{quantity}"] for e in history])
 
 
-def test_a_data_set_of_extracted_folders_trains(data_dir, tmp_path):
-    import tarfile
-
-    for split in ("train", "test"):
-        with tarfile.open(data_dir / f"{split}.tar") as tar:
-            tar.extractall(data_dir if split == "test" else data_dir / "train", filter="data")
-        (data_dir / f"{split}.tar").unlink()
-    (data_dir / "train" / "train").rename(data_dir / "moved")
-    (data_dir / "train").rmdir()
-    (data_dir / "moved").rename(data_dir / "train")
+def test_a_data_set_of_extracted_folders_trains(tmp_path):
+    data_dir = tmp_path / "data"
+    for split, count in (("train", 100), ("test", 30)):
+        write_folder(data_dir, make_members(*make_digits(count, seed=0), split))
     run_here(data_dir, tmp_path / "results", "--epochs", "1")
     assert len(metrics_of(tmp_path / "results")["history"]) == 1
 
