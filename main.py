@@ -254,9 +254,9 @@ def predict(
     loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
 ) -> torch.Tensor:
-    """Returns the probability of each digit for each image, float32 [N, 10], on the CPU."""
+    """Returns the logits of each image, float32 [N, 10], on the CPU."""
     model.eval()
-    return torch.cat([model(images.to(device)).softmax(dim=1).cpu() for images, _ in loader])
+    return torch.cat([model(images.to(device)).cpu() for images, _ in loader])
 
 
 def start_training(args: argparse.Namespace, trn_set: MNIST, device: torch.device) -> Training:
@@ -511,15 +511,19 @@ def save_checkpoint(args: argparse.Namespace, training: Training, device: torch.
         "config": config_of(args),
         "data": training.data,
     }
+    write_checkpoint(checkpoint_path(args), checkpoint)
+
+
+def write_checkpoint(path: Path, checkpoint: dict) -> None:
     # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save(checkpoint, content)
-    with whole_file(checkpoint_path(args)) as file:
+    with whole_file(path) as file:
         file.write(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Reads what `save_checkpoint` wrote, running no code that the file may hold.
+    """Reads what `write_checkpoint` wrote, running no code that the file may hold.
 
     Raises:
         RunError: the file is damaged, or not a checkpoint of this program.
@@ -688,20 +692,20 @@ def evaluate(args: argparse.Namespace) -> None:
     model = load_model(args.evaluate).to(device)
     tst_set = MNIST(find_splits(args.data_dir)[1]).to(device)
     prepare_folders(args.results_dir)
-    tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-    loss, accuracy = test(model, tst_loader, device, nn.CrossEntropyLoss())
-    probabilities = predict(model, tst_loader, device)
+    logits = predict(model, data_loader(tst_set, TEST_BATCH, shuffle=False), device)
     images, labels = tst_set.images.cpu(), tst_set.labels.cpu()
-    counts = count_confusions(labels, probabilities.argmax(dim=1))
+    loss = nn.functional.cross_entropy(logits, labels)
+    counts = count_confusions(labels, logits.argmax(dim=1))
 
     wrong = len(labels) - int(counts.trace())
+    accuracy = 1 - wrong / len(labels)
     print(f"{args.evaluate}, on {len(labels):,} test images:")
     print(f"loss {loss:.4f}, accuracy {accuracy:.2%} ({wrong:,} misread)\n")
     print(confusion_table(counts))
     stem = args.results_dir / "plots" / args.evaluate.stem
     confusion_path, misread_path = Path(f"{stem}_confusion.png"), Path(f"{stem}_misread.png")
     save_confusion(confusion_path, f"{args.evaluate.name}: {accuracy:.2%} of the test set", counts)
-    save_misread(misread_path, args.evaluate.name, images, labels, probabilities)
+    save_misread(misread_path, args.evaluate.name, images, labels, logits.softmax(dim=1))
     print(f"\n{confusion_path}\n{misread_path}")
 
 
@@ -805,14 +809,15 @@ def predict_images(args: argparse.Namespace) -> None:
             continue
         if args.save_inputs:
             save_input(args.save_inputs / f"{number:03d}_{path.stem}.png", image)
-        print(prediction_line(args, path, predict(model, [(normalise(image)[None], None)], device)))
+        [logits] = predict(model, [(normalise(image)[None], None)], device)
+        print(prediction_line(args, path, logits.softmax(dim=0)))
     if failed:
         sys.exit(1)
 
 
 def prediction_line(args: argparse.Namespace, path: Path, probabilities: torch.Tensor) -> str:
-    """What to print of one image: float32 [1, 10] as words, or with --json as a JSON object."""
-    (first, second), (digit, other) = (values[0].tolist() for values in probabilities.topk(2))
+    """What to print of one image: float32 [10] as words, or with --json as a JSON object."""
+    (first, second), (digit, other) = (values.tolist() for values in probabilities.topk(2))
     if args.json:
         return json.dumps(
             {

@@ -15,7 +15,6 @@ import io
 import json
 import math
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,19 +56,20 @@ ROWS = {
     },
 }
 RECIPE = "recipe"
-# How --regularize was chosen, on images held out of the training set: from a first guess, one
-# change at a time.
+# How --regularize was chosen, on images held out of the training set: what was added to SCHEDULE.
+# From a first guess, one change at a time.
 HELD_OUT, CHOICE_SEEDS = 10_000, 2
-GUESS = f"{SCHEDULE} --augment --weight-decay 5e-4 --ema 0.999"
 CHOICES = {
-    "validation": GUESS,
-    "validation-augment": GUESS.replace(" --augment", ""),
-    "validation-weight-decay": f"{GUESS} --weight-decay 0",
-    "validation-ema": f"{GUESS} --ema 0",
-    "validation+lr": f"{GUESS} --lr 0.1",
-    "validation+weight-decay": f"{GUESS} --weight-decay 2e-4",
-    "validation+label-smoothing": f"{GUESS} --label-smoothing 0.05",
-    "validation+dropout": f"{GUESS} --dropout 0.1",
+    "validation": "--augment --weight-decay 5e-4 --ema 0.999",
+    "validation-augment": "--weight-decay 5e-4 --ema 0.999",
+    "validation-weight-decay": "--augment --ema 0.999",
+    "validation-ema": "--augment --weight-decay 5e-4",
+    "validation+lr": "--augment --weight-decay 5e-4 --ema 0.999 --lr 0.1",
+    "validation+weight-decay": "--augment --weight-decay 2e-4 --ema 0.999",
+    "validation+label-smoothing": (
+        "--augment --weight-decay 5e-4 --ema 0.999 --label-smoothing 0.05"
+    ),
+    "validation+dropout": "--augment --weight-decay 5e-4 --ema 0.999 --dropout 0.1",
 }
 TITLES = {
     "augment": "augmentation",
@@ -84,12 +84,6 @@ ROW_TITLES = {
     **{f"lenet5+{name}": f"with {title}" for name, title in TITLES.items()},
     "lenet5+all": "all five",
     **{f"lenet5+all-{name}": f"all but {title}" for name, title in TITLES.items()},
-    "validation": "first guess: `--augment --weight-decay 5e-4 --ema 0.999`",
-    "validation-augment": "without `--augment`",
-    **{
-        row: f"with `{options.removeprefix(GUESS)[1:]}`"
-        for row, options in list(CHOICES.items())[2:]
-    },
 }
 # Student's t for 1 to 30 degrees of freedom: 95 % of its distribution lie within +-t.
 T95 = [
@@ -102,16 +96,16 @@ T95 = [
 # --- training what is missing -----------------------------------------------------------------
 
 
-def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
-    """The command line of every run: first those that --regularize was chosen by, then seed by
-    seed, so that whatever is finished can be compared."""
+def planned_runs(args: argparse.Namespace) -> list[tuple[str, argparse.Namespace]]:
+    """Every run: its row, and its command line. First those that --regularize was chosen by, then
+    the ablation seed by seed, so that whatever is finished can be compared, then the recipe."""
+    seeds = range(args.seeds)
     plan = []
     for row, options in CHOICES.items():
-        options = f"{options} --validation {HELD_OUT}"
+        options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
         plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
-    for seed in range(args.seeds):
-        plan += [(row, options, EPOCHS, seed) for row, options in ROWS.items()]
-        plan.append((RECIPE, "--regularize", main.RECIPE["epochs"], seed))
+    plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
+    plan += [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
@@ -121,11 +115,11 @@ def planned_runs(args: argparse.Namespace) -> list[argparse.Namespace]:
             [*command.split(), "--name", f"{row}-{epochs}-epochs-seed-{seed}"]
         )
         run.data_dir, run.results_dir = args.data_dir, args.results_dir
-        runs.append(run)
+        runs.append((row, run))
     return runs
 
 
-def share_out(runs: list[argparse.Namespace]) -> Iterator[argparse.Namespace]:
+def share_out(runs: list) -> Iterator:
     """Yields this process's runs: all, or, under torchrun, each that no other has taken before."""
     if not distributed.is_torchelastic_launched():
         yield from runs
@@ -142,13 +136,15 @@ def record_path(folder: Path, run: argparse.Namespace) -> Path:
     return folder / "runs" / f"{run.name}.json"
 
 
-def is_recorded(folder: Path, run: argparse.Namespace) -> bool:
-    """Whether this very run was finished before, on whatever machine."""
+def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
+    """The record of this very run, if it was finished before, on whatever machine."""
     path = record_path(folder, run)
     if not path.exists():
-        return False
-    before, now = json.loads(path.read_text())["config"], main.config_of(run)
-    return all(before.get(name) == now[name] for name in now.keys() - main.FREE)
+        return None
+    record = json.loads(path.read_text())
+    before, now = record["config"], main.config_of(run)
+    same = all(before.get(name) == now[name] for name in now.keys() - main.FREE)
+    return record if same else None
 
 
 def train_and_record(folder: Path, run: argparse.Namespace) -> dict:
@@ -173,31 +169,27 @@ def train_and_record(folder: Path, run: argparse.Namespace) -> dict:
 
 def read(model: nn.Module, images: MNIST) -> torch.Tensor:
     """The digit that `model` takes each image for: int64 [N]."""
+    return logits_of(model, images).argmax(dim=1)
+
+
+def logits_of(model: nn.Module, images: MNIST) -> torch.Tensor:
     loader = data_loader(images, main.TEST_BATCH, shuffle=False)
-    return main.predict(model, loader, torch.device("cpu")).argmax(dim=1)
+    return main.predict(model, loader, torch.device("cpu"))
 
 
 def save_weights(path: Path, run: argparse.Namespace) -> None:
     """Writes the weights of a run, and nothing else, as a checkpoint for --evaluate."""
     weights = main.load_model(main.checkpoint_path(run)).state_dict()
-    content = io.BytesIO()
-    torch.save(
-        {
-            "format": main.CHECKPOINT_FORMAT,
-            "model": run.model,
-            "weights": weights,
-            "ema": None,
-        },
-        content,
+    main.write_checkpoint(
+        path,
+        {"format": main.CHECKPOINT_FORMAT, "model": run.model, "weights": weights, "ema": None},
     )
-    with whole_file(path) as file:
-        file.write(content.getbuffer())
 
 
 # --- from records to numbers ------------------------------------------------------------------
 
 
-def load_records(folder: Path, runs: list[argparse.Namespace]) -> dict[str, list[dict]]:
+def load_records(folder: Path, runs: list[tuple[str, argparse.Namespace]]) -> dict[str, list[dict]]:
     """The records of those of `runs` that are finished, by row and then by seed. The rows of the
     ablation have the same seeds, those that each of them has: only so can they be compared seed by
     seed.
@@ -206,10 +198,9 @@ def load_records(folder: Path, runs: list[argparse.Namespace]) -> dict[str, list
         RunError: too few runs are finished.
     """
     found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *CHOICES, *ROWS)}
-    for run in runs:
-        if is_recorded(folder, run):
-            row = re.sub("-[0-9]+-epochs-seed-[0-9]+$", "", run.name)
-            found[row][run.seed] = json.loads(record_path(folder, run).read_text())
+    for row, run in runs:
+        if record := find_record(folder, run):
+            found[row][run.seed] = record
     everywhere = set.intersection(*(set(found[row]) for row in ROWS))
     for row in ROWS:
         found[row] = {seed: found[row][seed] for seed in everywhere}
@@ -404,9 +395,9 @@ def choices_table(records: dict[str, list[dict]]) -> str:
         f"| {epochs} epochs | seeds | accuracy on {HELD_OUT:,} held-out images (%) |",
         "|---|---:|---:|",
     ]
-    for row in CHOICES:
+    for row, options in CHOICES.items():
         runs = records[row]
-        lines.append(f"| {ROW_TITLES[row]} | {len(runs)} | {spread(accuracies(runs))} |")
+        lines.append(f"| `{options}` | {len(runs)} | {spread(accuracies(runs))} |")
     return "\n".join(lines)
 
 
@@ -585,8 +576,7 @@ def draw_confusions(path: Path, records: dict[str, list[dict]]) -> None:
 
 def draw_misread(path: Path, weights: Path, tst_set: MNIST) -> None:
     """The test images that the report's trained network misreads."""
-    loader = data_loader(tst_set, main.TEST_BATCH, shuffle=False)
-    probabilities = main.predict(main.load_model(weights), loader, torch.device("cpu"))
+    probabilities = logits_of(main.load_model(weights), tst_set).softmax(dim=1)
     title = "LeNet-5, --regularize, seed 0"
     main.save_misread(path, title, tst_set.images, tst_set.labels, probabilities)
 
@@ -606,11 +596,11 @@ def draw_augmented(path: Path, images: torch.Tensor) -> None:
     save_figure(figure, path)
 
 
-def write_report(folder: Path, readme: Path, runs: list[argparse.Namespace]) -> None:
+def write_report(folder: Path, readme: Path, runs: list[tuple[str, argparse.Namespace]]) -> None:
     """Draws the figures into `folder`, and puts the tables between the markers of README.md."""
     records = load_records(folder, runs)
     speed = json.loads((REPORT / "speed.json").read_text())
-    trn_set, tst_set = (MNIST(path) for path in find_splits(runs[0].data_dir))
+    trn_set, tst_set = (MNIST(path) for path in find_splits(runs[0][1].data_dir))
 
     lenet5, mlp, recipe = records["lenet5"], records["mlp"], records[RECIPE]
     draw_curves(folder / "lenet5.png", "LeNet-5, plain", {"LeNet-5": lenet5})
@@ -638,13 +628,13 @@ def report(arguments: list[str] | None = None) -> None:
     folder = args.results_dir / ("report" if full else "quick-report")
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     runs = planned_runs(args)
-    for run in share_out(runs):
-        if not is_recorded(folder, run):
+    for row, run in share_out(runs):
+        if find_record(folder, run) is None:
             start = time.perf_counter()
             record = train_and_record(folder, run)
-            if run.name.startswith(RECIPE) and run.seed == 0:
+            if row == RECIPE and run.seed == 0:
                 save_weights(folder / "lenet5.pt", run)
-            done = sum(is_recorded(folder, other) for other in runs)
+            done = sum(record_path(folder, other).exists() for _, other in runs)
             print(
                 f"{run.name}: {record['history'][-1]['test_accuracy']:.2%} on the test set, "
                 f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",

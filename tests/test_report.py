@@ -32,9 +32,14 @@ def test_readmes_tables_are_what_the_committed_records_give():
     assert readme.count("<!-- table ") == len(report.make_tables(records, speed))
 
 
+def record_of_the_committed_network():
+    runs = committed_runs()
+    [run] = [run for row, run in runs if row == report.RECIPE and run.seed == 0]
+    return report.find_record(REPORT, run)
+
+
 def test_the_committed_network_is_the_recipe_of_seed_0():
-    [run] = [run for run in committed_runs() if run.name.startswith("recipe") and run.seed == 0]
-    record = json.loads(report.record_path(REPORT, run).read_text())
+    record = record_of_the_committed_network()
     checkpoint = torch.load(REPORT / "lenet5.pt", weights_only=True)
     assert sum(weights.numel() for weights in checkpoint["weights"].values()) == 61_706
     assert len(record["misread"]) == pytest.approx(
@@ -44,8 +49,7 @@ def test_the_committed_network_is_the_recipe_of_seed_0():
 
 @pytest.mark.slow
 def test_the_committed_network_reads_the_test_set_as_its_record_says():
-    [run] = [run for run in committed_runs() if run.name.startswith("recipe") and run.seed == 0]
-    misread = json.loads(report.record_path(REPORT, run).read_text())["misread"]
+    misread = record_of_the_committed_network()["misread"]
     tst_set = MNIST(find_splits()[1])
     digits = report.read(main.load_model(REPORT / "lenet5.pt"), tst_set)
     wrong = (digits != tst_set.labels).nonzero().flatten().tolist()
@@ -149,7 +153,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
 
 def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypatch):
     args = report.parse_arguments([*quick, "--epochs", "5"])
-    run = next(run for run in report.planned_runs(args) if run.name.startswith("lenet5+augment"))
+    run = dict(report.planned_runs(args))["lenet5+augment"]
     (tmp_path / "runs").mkdir()
     train, epochs = main.train, []
 
@@ -162,9 +166,9 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypa
     monkeypatch.setattr(main, "train", counted)
     with pytest.raises(KeyboardInterrupt):
         report.train_and_record(tmp_path, run)
-    assert not report.is_recorded(tmp_path, run)
+    assert report.find_record(tmp_path, run) is None
     record = report.train_and_record(tmp_path, run)
-    assert report.is_recorded(tmp_path, run)
+    assert report.find_record(tmp_path, run)["history"] == record["history"]
     assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
 
     run.results_dir = tmp_path / "elsewhere"
