@@ -53,8 +53,12 @@ def options(data_dir, results, *more):
 
 
 def start_run(data_dir, results, *more):
+    return start_program("main.py", *options(data_dir, results, *more))
+
+
+def start_program(program, *arguments):
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *options(data_dir, results, *more)],
+        [sys.executable, str(ROOT / program), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -213,8 +217,10 @@ def test_interrupted(data_dir, tmp_path, sent, code):
         assert os.listdir(tmp_path / "results" / folder) == [f"lenet5.{name}"]
 
 
-def test_ctrl_c_while_torch_is_being_imported(data_dir, tmp_path):
-    process = start_run(data_dir, tmp_path / "results")
+@pytest.mark.parametrize("program", ["main.py", "report.py"])
+def test_ctrl_c_while_torch_is_being_imported(program, data_dir, tmp_path):
+    where = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path / "results")]
+    process = start_program(program, *where)
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
