@@ -516,6 +516,11 @@ def save_checkpoint(args: argparse.Namespace, training: Training, device: torch.
 
 
 def write_checkpoint(path: Path, checkpoint: dict) -> None:
+    """Writes a checkpoint whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save(checkpoint, content)

@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
 SEEDS, EPOCHS = 10, 20
 
+Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table, and its settings
+
 # What every row of the ablation has in common, and what each technique adds to it.
 SCHEDULE = "--schedule onecycle --lr 0.05 --batch-size 128"
 TECHNIQUES = {
@@ -101,7 +103,7 @@ T95 = [
 # --- training what is missing -----------------------------------------------------------------
 
 
-def planned_runs(args: argparse.Namespace) -> list[tuple[str, argparse.Namespace]]:
+def planned_runs(args: argparse.Namespace) -> Plan:
     """Every run: its row, and its command line. First those that --regularize was chosen by, then
     the ablation seed by seed, so that whatever is finished can be compared, then the recipe."""
     seeds = range(args.seeds)
@@ -124,7 +126,7 @@ def planned_runs(args: argparse.Namespace) -> list[tuple[str, argparse.Namespace
     return runs
 
 
-def share_out(runs: list) -> Iterator:
+def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
     """Yields this process's runs: all, or, under torchrun, each that no other has taken before."""
     if not distributed.is_torchelastic_launched():
         yield from runs
@@ -178,6 +180,7 @@ def read(model: nn.Module, images: MNIST) -> torch.Tensor:
 
 
 def logits_of(model: nn.Module, images: MNIST) -> torch.Tensor:
+    """What `model` makes of each image, in order, on the CPU: float32 [N, 10]."""
     loader = data_loader(images, main.TEST_BATCH, shuffle=False)
     return main.predict(model, loader, torch.device("cpu"))
 
@@ -194,7 +197,7 @@ def save_weights(path: Path, run: argparse.Namespace) -> None:
 # --- from records to numbers ------------------------------------------------------------------
 
 
-def load_records(folder: Path, runs: list[tuple[str, argparse.Namespace]]) -> dict[str, list[dict]]:
+def load_records(folder: Path, runs: Plan) -> dict[str, list[dict]]:
     """The records of those of `runs` that are finished, by row and then by seed. The rows of the
     ablation have the same seeds, those that each of them has: only so can they be compared seed by
     seed.
@@ -601,7 +604,7 @@ def draw_augmented(path: Path, images: torch.Tensor) -> None:
     save_figure(figure, path)
 
 
-def write_report(folder: Path, readme: Path, runs: list[tuple[str, argparse.Namespace]]) -> None:
+def write_report(folder: Path, readme: Path, runs: Plan) -> None:
     """Draws the figures into `folder`, and puts the tables between the markers of README.md."""
     records = load_records(folder, runs)
     speed = json.loads((REPORT / "speed.json").read_text())
@@ -639,7 +642,7 @@ def report(arguments: list[str] | None = None) -> None:
             record = train_and_record(folder, run)
             if row == RECIPE and run.seed == 0:
                 save_weights(folder / "lenet5.pt", run)
-            done = sum(record_path(folder, other).exists() for _, other in runs)
+            done = sum(find_record(folder, other) is not None for _, other in runs)
             print(
                 f"{run.name}: {record['history'][-1]['test_accuracy']:.2%} on the test set, "
                 f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",
