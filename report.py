@@ -105,12 +105,14 @@ T95 = [
 
 def planned_runs(args: argparse.Namespace) -> Plan:
     """Every run: its row, and its command line. First those that --regularize was chosen by, then
-    the ablation seed by seed, so that whatever is finished can be compared, then the recipe."""
+    the ablation seed by seed, so that whatever is finished can be compared, then the recipe. With
+    --epochs nothing is chosen again: how a setting begins says little of how it ends."""
     seeds = range(args.seeds)
     plan = []
-    for row, options in CHOICES.items():
-        options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
-        plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
+    if not args.epochs:
+        for row, options in CHOICES.items():
+            options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
+            plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
     runs = []
@@ -205,7 +207,7 @@ def load_records(folder: Path, runs: Plan) -> dict[str, list[dict]]:
     Raises:
         RunError: too few runs are finished.
     """
-    found: dict[str, dict[int, dict]] = {row: {} for row in (RECIPE, *CHOICES, *ROWS)}
+    found: dict[str, dict[int, dict]] = {row: {} for row, _ in runs}
     for row, run in runs:
         if record := find_record(folder, run):
             found[row][run.seed] = record
@@ -276,17 +278,20 @@ def spread(values: np.ndarray) -> str:
 
 
 def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
-    """The parts of README.md that are made from records, as Markdown, by their marker."""
-    return {
+    """The parts of README.md that are made from records, as Markdown, by their marker. Without
+    runs to choose by, the table of choices is left as it is."""
+    tables = {
         "headline": headline_table(records),
         "models": models_table(records, speed),
         "confusions": confusions_table(records),
         "ablation": ablation_table(records),
-        "choices": choices_table(records),
         "speed": speed_table(speed),
         "fast": fast_table(speed["fast"]),
         "torchrun": torchrun_table(speed["torchrun"]),
     }
+    if records.keys() >= CHOICES.keys():
+        tables["choices"] = choices_table(records)
+    return tables
 
 
 def headline_table(records: dict[str, list[dict]]) -> str:

@@ -115,9 +115,8 @@ def test_every_row_of_the_ablation_differs_in_its_technique_alone():
 
 
 @pytest.fixture
-def quick(tmp_path, monkeypatch):
+def quick(tmp_path):
     """The arguments of a report on a few images."""
-    monkeypatch.setattr(report, "HELD_OUT", 50)
     data = write_data(tmp_path / "data", train=120, test=30)
     return [
         *("--seeds", "2", "--epochs", "1"),
@@ -133,7 +132,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     report.report(quick)
     folder = tmp_path / "results" / "quick-report"
     records = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert len(records) == 2 * (1 + len(report.CHOICES) + len(report.ROWS))
+    assert len(records) == 2 * (1 + len(report.ROWS))
     assert len(capsys.readouterr().out.splitlines()) == len(records) + 1
     shown = set(re.findall(r"results/report/([\w-]+\.png)", (ROOT / "README.md").read_text()))
     assert shown - {"speed.png"} == {path.name for path in folder.glob("*.png")}
@@ -179,13 +178,11 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_runs_out(quick, tmp_path):
-    started = "import sys, report; report.HELD_OUT = 50; report.report(sys.argv[1:])"
-    (tmp_path / "shared.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}); {started}")
+def test_torchrun_shares_the_runs_out(quick):
     process = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", tmp_path / "shared.py", *quick),
+            *("--nproc-per-node", "2", ROOT / "report.py", *quick),
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -195,5 +192,5 @@ def test_torchrun_shares_the_runs_out(quick, tmp_path):
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     runs = [line.split(":")[0] for line in lines if " runs are done" in line]
-    assert len(runs) == len(set(runs)) == 2 * (1 + len(report.CHOICES) + len(report.ROWS))
+    assert len(runs) == len(set(runs)) == 2 * (1 + len(report.ROWS))
     assert "README.md: its tables" in lines[-1]
