@@ -2,9 +2,11 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,17 @@ def to_png(image: np.ndarray, **options) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG", **options)
     return file.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG, with its right checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_of(packed: bytes, interlaced: int = 0) -> bytes:
+    """A 28x28 PNG in greyscale whose pixels are stored as `packed`."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 
 
 def make_members(images: np.ndarray, labels: np.ndarray, split: str = "train") -> dict[str, bytes]:

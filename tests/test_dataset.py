@@ -4,11 +4,13 @@ import io
 import os
 import random
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_digits, make_members, to_png, write_folder, write_tar
+from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import dataset
@@ -38,6 +40,29 @@ def test_reads_every_pixel_and_label(layout, digits, request):
     assert trn_set.images.dtype == torch.uint8
     assert np.array_equal(trn_set.images[:, 0].numpy(), images)
     assert trn_set.labels.tolist() == labels.tolist()
+
+
+def test_reads_every_filter_of_png_as_pillow_does(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = rng.integers(0, 256, (60, 28, 29), dtype=np.uint8)
+    lines[:, :, 0] = rng.integers(0, 5, (60, 28))
+    lines[:5, :, 0] = np.arange(5)[:, None]
+    members = {
+        f"train/{number:05d}_0.png": png_of(zlib.compress(one.tobytes()))
+        for number, one in enumerate(lines)
+    }
+    images = MNIST(write_tar(tmp_path / "train.tar", members)).images[:, 0].numpy()
+    for image, png in zip(images, members.values(), strict=True):
+        assert np.array_equal(image, np.array(Image.open(io.BytesIO(png))))
+
+
+def test_pixels_in_several_chunks_are_one_image(tmp_path, digits):
+    png = to_png(digits[0][0])
+    packed = png[png.index(b"IDAT") + 4 : png.index(b"IEND") - 8]
+    ending = chunk(b"IDAT", packed[100:]) + chunk(b"IEND", b"")
+    members = {"train/00000_0.png": png_of(packed[:100])[:-12] + ending}
+    images = MNIST(write_tar(tmp_path / "train.tar", members)).images
+    assert np.array_equal(images[0, 0].numpy(), digits[0][0])
 
 
 def test_path_without_ending_finds_the_tar(tar):
@@ -234,7 +259,7 @@ def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unseen(tmp_path, digits):
 def test_cache_serves_the_same_pixels(tar, digits, own_cache, monkeypatch):
     first = MNIST(tar)
     assert list(own_cache.rglob("*.npz"))
-    monkeypatch.setattr(dataset, "decode_png", None)  # decoding again would now fail
+    monkeypatch.setattr(dataset, "decode_images", None)  # decoding again would now fail
     second = MNIST(tar)
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)

@@ -11,7 +11,17 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_digits, make_members, run_main, to_png, without_rights, write_tar
+from helpers import (
+    ROOT,
+    chunk,
+    make_digits,
+    make_members,
+    png_of,
+    run_main,
+    to_png,
+    without_rights,
+    write_tar,
+)
 
 import main
 
@@ -22,8 +32,7 @@ PNG = to_png(IMAGE)
 def header(width, height, depth, colour):
     """A PNG whose header is valid and says what is asked."""
     fields = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    chunk = b"IHDR" + fields
-    return PNG[:8] + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + PNG[33:]
+    return PNG[:8] + chunk(b"IHDR", fields) + PNG[33:]
 
 
 def grey16():
@@ -62,6 +71,11 @@ BAD_MEMBERS = {
     "16 bit": ("train/00003_7.png", grey16(), "greyscale"),
     "1 bit": ("train/00003_7.png", black_and_white(), "greyscale"),
     "other header inside": ("train/00003_7.png", PNG[:33] + header(99, 99, 8, 0)[8:], "damaged"),
+    "interlaced": ("train/00003_7.png", png_of(zlib.compress(bytes(900)), interlaced=1), "plain"),
+    "pixels missing": ("train/00003_7.png", png_of(zlib.compress(bytes(811))), "damaged"),
+    "pixels not packed": ("train/00003_7.png", png_of(bytes(812)), "damaged"),
+    "unknown filter": ("train/00003_7.png", png_of(zlib.compress(b"\5" * 812)), "damaged"),
+    "no pixels": ("train/00003_7.png", PNG[:33] + chunk(b"IEND", b""), "damaged"),
     "label is a letter": ("train/00003_x.png", PNG, "label"),
     "label of two digits": ("train/00003_10.png", PNG, "label"),
     "no label": ("train/00003.png", PNG, "label"),
