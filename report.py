@@ -78,6 +78,12 @@ CHOICES = {
     ),
     "validation+dropout": "--augment --weight-decay 5e-4 --ema 0.999 --dropout 0.1",
 }
+# And then, with as many epochs as the recipe, how much weight decay.
+LONG_CHOICES = {
+    "long": "--augment --weight-decay 5e-4",
+    "long+weight-decay-2e-4": "--augment --weight-decay 2e-4",
+    "long+weight-decay-1e-3": "--augment --weight-decay 1e-3",
+}
 TITLES = {
     "augment": "augmentation",
     "dropout": "dropout",
@@ -107,14 +113,15 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     """Every run: its row, and its command line. First those that --regularize was chosen by, then
     the ablation seed by seed, so that whatever is finished can be compared, then the recipe. With
     --epochs nothing is chosen again: how a setting begins says little of how it ends."""
-    seeds = range(args.seeds)
+    seeds, recipe_epochs = range(args.seeds), main.RECIPE["epochs"]
     plan = []
     if not args.epochs:
-        for row, options in CHOICES.items():
-            options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
-            plan += [(row, options, EPOCHS, seed) for seed in range(CHOICE_SEEDS)]
+        for choices, epochs in ((CHOICES, EPOCHS), (LONG_CHOICES, recipe_epochs)):
+            for row, options in choices.items():
+                options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
+                plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
-    plan += [(RECIPE, "--regularize", main.RECIPE["epochs"], seed) for seed in seeds]
+    plan += [(RECIPE, "--regularize", recipe_epochs, seed) for seed in seeds]
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
@@ -403,14 +410,17 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
 
 def choices_table(records: dict[str, list[dict]]) -> str:
     """What was tried on held-out training images."""
-    epochs = len(records["validation"][0]["history"])
     lines = [
-        f"| {epochs} epochs | seeds | accuracy on {HELD_OUT:,} held-out images (%) |",
-        "|---|---:|---:|",
+        f"| on {HELD_OUT:,} held-out images | epochs | seeds | accuracy (%) | loss |",
+        "|---|---:|---:|---:|---:|",
     ]
-    for row, options in CHOICES.items():
+    for row, options in (CHOICES | LONG_CHOICES).items():
         runs = records[row]
-        lines.append(f"| `{options}` | {len(runs)} | {spread(accuracies(runs))} |")
+        epochs = len(runs[0]["history"])
+        loss = np.mean([record["history"][-1]["test_loss"] for record in runs])
+        lines.append(
+            f"| `{options}` | {epochs} | {len(runs)} | {spread(accuracies(runs))} | {loss:.4f} |"
+        )
     return "\n".join(lines)
 
 
