@@ -117,7 +117,10 @@ def test_killed_at_random_moments(data_dir, tmp_path):
     kill_and_resume(data_dir, tmp_path, rounds=2, rng=random.Random(1))
 
 
-@pytest.mark.parametrize("written", ["checkpoints/.lenet5.pt", "metrics/.lenet5.json"])
+@pytest.mark.parametrize(
+    "written",
+    ["checkpoints/.lenet5.pt", pytest.param("metrics/.lenet5.json", marks=pytest.mark.slow)],
+)
 def test_killed_while_a_file_is_being_written(data_dir, tmp_path, written):
     results = tmp_path / "killed"
     script = (
