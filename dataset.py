@@ -463,20 +463,21 @@ def undo_filters(lines: np.ndarray) -> np.ndarray:
         for number, predict in ((3, average), (4, paeth)):
             chosen = (filters == number).nonzero()[0]
             for x in range(1, 1 + SIZE):
-                neighbours = [row[chosen, x - 1], above[chosen, x], above[chosen, x - 1]]
+                left, up, corner = row[chosen, x - 1], above[chosen, x], above[chosen, x - 1]
                 # Wider than a byte, which the sum of two pixels does not fit into.
-                left, up, corner = np.stack(neighbours).astype(np.int16)
-                row[chosen, x] += predict(left, up, corner).astype(np.uint8)
+                neighbours = np.stack([left, up, corner]).astype(np.int16)
+                row[chosen, x] += predict(neighbours).astype(np.uint8)
     return images[:, 1:, 1:]
 
 
-def average(left: np.ndarray, up: np.ndarray, _: np.ndarray) -> np.ndarray:
+def average(neighbours: np.ndarray) -> np.ndarray:
+    left, up, _ = neighbours
     return (left + up) // 2
 
 
-def paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Of the three neighbours, the one nearest to left + up - corner (Alan Paeth's filter)."""
-    neighbours = np.stack([left, up, corner])
+def paeth(neighbours: np.ndarray) -> np.ndarray:
+    """Of left, up and corner, the one nearest to left + up - corner (Alan Paeth's filter)."""
+    left, up, corner = neighbours
     nearest = np.abs(neighbours - (left + up - corner)).argmin(axis=0)
     return np.take_along_axis(neighbours, nearest[None], axis=0)[0]
 
