@@ -76,6 +76,7 @@ RECIPE = {
     "schedule": "onecycle",
     "lr": 0.05,
     "augment": True,
+    "undeformed": 3,
     "weight_decay": 5e-4,
 }
 RANDOM = {"cpu": torch, "cuda": torch.cuda, "mps": torch.mps}  # where each device's generator is
@@ -111,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    if (args.evaluate or args.predict) and os.environ.get("RANK", "0") != "0":
+        return  # of the processes that torchrun started, the first is enough
     if args.evaluate:
         evaluate(args)
     elif args.predict:
@@ -158,6 +161,8 @@ def fit(args: argparse.Namespace, training: Training, tst_set: MNIST, device: to
 
     for epoch in range(len(history) + 1, args.epochs + 1):
         start = time.perf_counter()
+        deform = args.augment and epoch <= args.epochs - args.undeformed
+        training.trn_loader.dataset.transform = augment if deform else None
         trn_bar = tqdm(
             training.trn_loader, f"epoch {epoch}", leave=False, disable=None if is_first() else True
         )
@@ -293,7 +298,6 @@ def load_sets(args: argparse.Namespace, device: torch.device) -> tuple[MNIST, MN
         trn_set, tst_set = hold_out(trn_set, args.validation)
     else:
         tst_set = MNIST(tst_path)
-    trn_set.transform = augment if args.augment else None
     return trn_set.to(device), tst_set.to(device)
 
 
@@ -489,6 +493,11 @@ def config_of(args: argparse.Namespace) -> dict:
     }
 
 
+def config_before(saved: dict) -> dict:
+    """The settings in a checkpoint or metrics file; one that came later had its default."""
+    return config_of(parse_arguments([])) | saved["config"]
+
+
 def save_run(args: argparse.Namespace, training: Training, device: torch.device) -> None:
     """Brings the three files of a run up to date, the checkpoint first: it is what counts."""
     save_checkpoint(args, training, device)
@@ -563,7 +572,7 @@ def load_model(path: Path) -> nn.Module:
             model = ema.module
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: holds no weights of {' or '.join(MODELS)}; train again") from error
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 def resume_training(args: argparse.Namespace, training: Training, device: torch.device) -> bool:
@@ -600,15 +609,15 @@ def resume_training(args: argparse.Namespace, training: Training, device: torch.
 
 def refuse_changes(args: argparse.Namespace, training: Training, checkpoint: dict) -> None:
     """Raises RunError, saying what is different, unless to go on gives what one run would give."""
-    before, now = checkpoint["config"], config_of(args)
-    changed = [name for name in now.keys() - FREE if before.get(name) != now[name]]
-    # With one-cycle, the length of the run decides the learning rate of every step.
-    if before["epochs"] != args.epochs and args.schedule != "constant":
+    before, now = config_before(checkpoint), config_of(args)
+    changed = [name for name in now.keys() - FREE if before[name] != now[name]]
+    # With these, the length of the run decides what its epochs do.
+    if before["epochs"] != args.epochs and (args.schedule != "constant" or args.undeformed):
         changed.append("epochs")
     if changed:
         name = changed[0]
         raise RunError(
-            f"--{name.replace('_', '-')} was {before.get(name)} when {checkpoint_path(args)} was "
+            f"--{name.replace('_', '-')} was {before[name]} when {checkpoint_path(args)} was "
             f"written, and is {now[name]}: set it back, or train anew without --resume"
         )
     if checkpoint["data"] != training.data:
@@ -898,6 +907,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("regularisation of the training (all off)").add_argument
     add("--augment", action="store_true", help="deform the training images a little, at random")
+    add(
+        "--undeformed",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="with --augment, leave the images of the last N epochs as they are",
+    )
     add("--dropout", type=real("[0, 1)"), default=0.0, metavar="P", help="share of units left out")
     add("--weight-decay", type=real("[0, inf)"), default=0.0, metavar="W", help="pull towards 0")
     add(
@@ -947,6 +963,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.regularize:
         parser.set_defaults(**RECIPE)
         args = parser.parse_args(arguments)
+    if args.undeformed and not args.augment:
+        parser.error("--undeformed is for --augment")
     args.name = args.name or args.model
     args.checkpoint = args.checkpoint or TRAINED
     return args

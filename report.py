@@ -62,7 +62,7 @@ ROWS = {
         for left_out in TECHNIQUES
     },
 }
-RECIPE = "recipe"
+RECIPE, WITHOUT_UNDEFORMED = "recipe", "recipe-undeformed"
 # How --regularize was chosen, on images held out of the training set: what was added to SCHEDULE.
 # From a first guess, one change at a time.
 HELD_OUT, CHOICE_SEEDS = 10_000, 2
@@ -78,11 +78,12 @@ CHOICES = {
     ),
     "validation+dropout": "--augment --weight-decay 5e-4 --ema 0.999 --dropout 0.1",
 }
-# And then, with as many epochs as the recipe, how much weight decay.
+# And then, with as many epochs as the recipe.
 LONG_CHOICES = {
     "long": "--augment --weight-decay 5e-4",
     "long+weight-decay-2e-4": "--augment --weight-decay 2e-4",
     "long+weight-decay-1e-3": "--augment --weight-decay 1e-3",
+    "long+undeformed": "--augment --undeformed 3 --weight-decay 5e-4",
 }
 TITLES = {
     "augment": "augmentation",
@@ -122,6 +123,9 @@ def planned_runs(args: argparse.Namespace) -> Plan:
                 plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE, "--regularize", recipe_epochs, seed) for seed in seeds]
+    if not args.epochs:
+        options = "--regularize --undeformed 0"
+        plan += [(WITHOUT_UNDEFORMED, options, recipe_epochs, seed) for seed in seeds]
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
@@ -158,8 +162,8 @@ def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    before, now = record["config"], main.config_of(run)
-    same = all(before.get(name) == now[name] for name in now.keys() - main.FREE)
+    before, now = main.config_before(record), main.config_of(run)
+    same = all(before[name] == now[name] for name in now.keys() - main.FREE)
     return record if same else None
 
 
@@ -209,7 +213,7 @@ def save_weights(path: Path, run: argparse.Namespace) -> None:
 def load_records(folder: Path, runs: Plan) -> dict[str, list[dict]]:
     """The records of those of `runs` that are finished, by row and then by seed. The rows of the
     ablation have the same seeds, those that each of them has: only so can they be compared seed by
-    seed.
+    seed. So have the two rows of the recipe.
 
     Raises:
         RunError: too few runs are finished.
@@ -218,9 +222,10 @@ def load_records(folder: Path, runs: Plan) -> dict[str, list[dict]]:
     for row, run in runs:
         if record := find_record(folder, run):
             found[row][run.seed] = record
-    everywhere = set.intersection(*(set(found[row]) for row in ROWS))
-    for row in ROWS:
-        found[row] = {seed: found[row][seed] for seed in everywhere}
+    for compared in (ROWS, {RECIPE, WITHOUT_UNDEFORMED} & found.keys()):
+        everywhere = set.intersection(*(set(found[row]) for row in compared))
+        for row in compared:
+            found[row] = {seed: found[row][seed] for seed in everywhere}
     if min(len(records) for records in found.values()) < 2:
         raise main.RunError(f"{folder}: has no 2 seeds of every row yet; run report.py to its end")
     return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
@@ -286,7 +291,7 @@ def spread(values: np.ndarray) -> str:
 
 def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
     """The parts of README.md that are made from records, as Markdown, by their marker. Without
-    runs to choose by, the table of choices is left as it is."""
+    runs to choose by, the tables of choices and of the recipe are left as they are."""
     tables = {
         "headline": headline_table(records),
         "models": models_table(records, speed),
@@ -298,6 +303,7 @@ def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
     }
     if records.keys() >= CHOICES.keys():
         tables["choices"] = choices_table(records)
+        tables["recipe"] = recipe_table(records)
     return tables
 
 
@@ -424,6 +430,23 @@ def choices_table(records: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def recipe_table(records: dict[str, list[dict]]) -> str:
+    """What the recipe's last epochs, on undeformed images, add."""
+    recipe, without = accuracies(records[RECIPE]), accuracies(records[WITHOUT_UNDEFORMED])
+    difference, reach = paired_difference(recipe, without)
+    epochs = len(records[RECIPE][0]["history"])
+    return "\n".join(
+        [
+            f"| {len(recipe)} seeds, {epochs} epochs | test accuracy (%) | difference "
+            "| the undeformed epochs |",
+            "|---|---:|---:|---|",
+            f"| `--regularize` | {spread(recipe)} | | |",
+            f"| `--regularize --undeformed 0` | {spread(without)} "
+            f"| {difference:+z.2f} ± {reach:.2f} | {verdict(difference, reach)} |",
+        ]
+    )
+
+
 def speed_table(speed: dict) -> str:
     """What tests/benchmark.py measured."""
     epoch, start, memory, scaling = (
@@ -435,16 +458,16 @@ def speed_table(speed: dict) -> str:
     ]
     for name, seconds in epoch.items():
         lines.append(f"| {name} | {seconds:.1f} | {seconds / epoch['main.py']:.2f} |")
-    first, torch_alone = (
-        start["main.py to its first step"],
-        start["import torch, matplotlib.pyplot"],
-    )
+    imports = "import torch, matplotlib.pyplot"
+    first = start["main.py to its first step"]
+    whole, begun = start[imports], start[f"{imports}, without the process's end"]
     lines += [
         "",
         "| the whole process | measured | compared with | ratio |",
         "|---|---:|---|---:|",
         f"| from `python main.py` to the first step | {first:.1f} s "
-        f"| `import torch, matplotlib.pyplot`: {torch_alone:.1f} s | {first / torch_alone:.2f} |",
+        f'| `python -c "{imports}"`: {whole:.1f} s | {first / whole:.2f} |',
+        f"| | | the same without the process's end: {begun:.1f} s | {first / begun:.2f} |",
         "| decoding 70,000 PNGs, in the first run only "
         f"| {start['reading 70,000 PNGs the first time']:.1f} s | | |",
         "| peak memory, above `import torch` "
@@ -659,7 +682,8 @@ def report(arguments: list[str] | None = None) -> None:
                 save_weights(folder / "lenet5.pt", run)
             done = sum(find_record(folder, other) is not None for _, other in runs)
             print(
-                f"{run.name}: {record['history'][-1]['test_accuracy']:.2%} on the test set, "
+                f"{run.name}: {record['history'][-1]['test_accuracy']:.2%} on the "
+                f"{main.watched(run)} set, "
                 f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",
                 flush=True,
             )

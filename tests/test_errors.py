@@ -220,8 +220,9 @@ def limit_file_size():
 
 
 def test_full_disk_leaves_what_was_saved_before(data_dir, tmp_path):
-    options = ["--epochs", 1, "--data-dir", data_dir, "--results-dir", tmp_path / "results"]
-    assert run_main(*options).returncode == 0
+    where = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path / "results")]
+    options = ["--epochs", "1", *where]
+    main.main(options)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     process = run_main(*options, "--seed", 1, preexec_fn=limit_file_size)
     assert process.returncode == 1
@@ -269,6 +270,7 @@ def test_results_folder_turns_read_only_during_the_run(data_dir, tmp_path):
         (["--seed", "-1"], "--seed"),
         (["--threads", "0"], "--threads"),
         (["--device", "tpu"], "--device"),
+        (["--undeformed", "1"], "--augment"),
         (["--name", "../../etc/x"], "--name"),
         (["--nam", "x"], "--nam"),
         (["lenet5"], "lenet5"),

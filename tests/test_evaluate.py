@@ -144,3 +144,20 @@ def test_readmes_way_to_predict_from_python(tmp_path, monkeypatch, capsys):
     exec(block.replace("photo.png", str(tmp_path / "photo.png")), names)
     assert names["probabilities"].shape == (1, 10)
     assert names["probabilities"].argmax() == 7
+
+
+@pytest.mark.parametrize("command", ["--evaluate", "--predict"])
+def test_under_torchrun_only_the_first_process_tells(
+    capsys, monkeypatch, data_dir, results, command
+):
+    [image] = results.rglob("*.png")
+    path = image if command == "--predict" else results / "checkpoints/lenet5.pt"
+    where = ["--data-dir", str(data_dir), "--results-dir", str(results)]
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        capsys.readouterr()
+        main.main([command, str(path), *where])
+        told.append(capsys.readouterr().out)
+    assert told[0]
+    assert not told[1]
