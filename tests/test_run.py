@@ -83,7 +83,7 @@ def test_same_seed_same_bits(data_dir, tmp_path):
     outcomes = {}
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         results = tmp_path / name
-        options = ["--device", "cpu", "--epochs", "2", "--seed", str(seed)]
+        options = ["--device", "cpu", "--threads", "1", "--epochs", "2", "--seed", str(seed)]
         if name == "b":  # in a process of its own, as when somebody else runs it
             process = run_main(*options, "--data-dir", data_dir, "--results-dir", results)
             assert process.returncode == 0, process.stderr
