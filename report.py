@@ -559,17 +559,17 @@ def draw_curves(path: Path, title: str, rows: dict[str, list[dict]]) -> None:
                 values = np.array(runs) * (100 if quantity == "accuracy" else 1)
                 mean, std = values.mean(axis=0), values.std(axis=0, ddof=1)
                 epochs = np.arange(1, len(mean) + 1)
-                ax.plot(epochs, mean, label=name)
+                ax.plot(epochs, mean, "o-" if len(mean) == 1 else "-", label=name)
                 ax.fill_between(epochs, mean - std, mean + std, alpha=0.25)
             ax.set_title(f"{'training' if split == 'train' else 'test'} {quantity}")
             ax.set_xlabel("epoch")
             ax.set_ylabel(f"{quantity} ({label})")
             ax.tick_params(labelbottom=True, labelleft=True)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             ax.grid(alpha=0.3)
             if quantity == "loss":
                 ax.set_yscale("log")
-            else:
+            elif len(mean) > 2:
                 ax.set_ylim(95, 100.2)  # below is only the first epoch or two
             ax.legend()
     save_figure(figure, path)

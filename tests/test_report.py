@@ -150,6 +150,18 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert (folder / "README.md").read_text() == text
 
 
+def test_the_curves_of_one_epoch_can_be_seen(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: figures.append(figure))
+    entry = {"train_loss": 0.7, "test_loss": 0.2, "train_accuracy": 0.8, "test_accuracy": 0.9}
+    report.draw_curves(tmp_path / "curves.png", "", {"LeNet-5": 2 * [{"history": [entry]}]})
+    for ax in figures[0].axes:
+        [line] = ax.lines
+        assert line.get_marker() == "o"  # a line of one point has no length
+        bottom, top = ax.get_ylim()
+        assert bottom < line.get_ydata()[0] < top
+
+
 def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypatch):
     args = report.parse_arguments([*quick, "--epochs", "5"])
     run = dict(report.planned_runs(args))["lenet5+augment"]
