@@ -493,9 +493,11 @@ def config_of(args: argparse.Namespace) -> dict:
     }
 
 
-def config_before(saved: dict) -> dict:
-    """The settings in a checkpoint or metrics file; one that came later had its default."""
-    return config_of(parse_arguments([])) | saved["config"]
+def changed_settings(saved: dict, args: argparse.Namespace) -> dict:
+    """What the settings that count and that `args` changes were in a checkpoint or metrics file;
+    one that came later than the file had its default there."""
+    before, now = config_of(parse_arguments([])) | saved["config"], config_of(args)
+    return {name: before[name] for name in now.keys() - FREE if before[name] != now[name]}
 
 
 def save_run(args: argparse.Namespace, training: Training, device: torch.device) -> None:
@@ -609,16 +611,16 @@ def resume_training(args: argparse.Namespace, training: Training, device: torch.
 
 def refuse_changes(args: argparse.Namespace, training: Training, checkpoint: dict) -> None:
     """Raises RunError, saying what is different, unless to go on gives what one run would give."""
-    before, now = config_before(checkpoint), config_of(args)
-    changed = [name for name in now.keys() - FREE if before[name] != now[name]]
+    changed = changed_settings(checkpoint, args)
+    epochs = checkpoint["config"]["epochs"]
     # With these, the length of the run decides what its epochs do.
-    if before["epochs"] != args.epochs and (args.schedule != "constant" or args.undeformed):
-        changed.append("epochs")
+    if epochs != args.epochs and (args.schedule != "constant" or args.undeformed):
+        changed["epochs"] = epochs
     if changed:
-        name = changed[0]
+        name = next(iter(changed))
         raise RunError(
-            f"--{name.replace('_', '-')} was {before[name]} when {checkpoint_path(args)} was "
-            f"written, and is {now[name]}: set it back, or train anew without --resume"
+            f"--{name.replace('_', '-')} was {changed[name]} when {checkpoint_path(args)} was "
+            f"written, and is {config_of(args)[name]}: set it back, or train anew without --resume"
         )
     if checkpoint["data"] != training.data:
         raise RunError(f"{checkpoint_path(args)}: was trained on other training images; name those")

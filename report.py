@@ -112,8 +112,9 @@ T95 = [
 
 def planned_runs(args: argparse.Namespace) -> Plan:
     """Every run: its row, and its command line. First those that --regularize was chosen by, then
-    the ablation seed by seed, so that whatever is finished can be compared, then the recipe. With
-    --epochs nothing is chosen again: how a setting begins says little of how it ends."""
+    the ablation seed by seed, so that whatever is finished can be compared, then the recipe, with
+    and without its undeformed epochs. With --epochs nothing is chosen again, nor the recipe
+    compared: how a setting begins says little of how it ends."""
     seeds, recipe_epochs = range(args.seeds), main.RECIPE["epochs"]
     plan = []
     if not args.epochs:
@@ -162,9 +163,7 @@ def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
     if not path.exists():
         return None
     record = json.loads(path.read_text())
-    before, now = main.config_before(record), main.config_of(run)
-    same = all(before[name] == now[name] for name in now.keys() - main.FREE)
-    return record if same else None
+    return None if main.changed_settings(record, run) else record
 
 
 def train_and_record(folder: Path, run: argparse.Namespace) -> dict:
