@@ -1,16 +1,19 @@
 """Speed and memory, each beside what it is compared with, in one run: the ratios count.
 
-    python tests/benchmark.py                 everything, about 25 minutes on 2 cores
+    python tests/benchmark.py                 everything, most of an hour on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
 
 Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
-shared with others: what is compared is measured in turn, three times, and the median counts.
+shared with others: what is compared is measured in turn, at least three times, each time in a
+process of its own, and the median counts.
 """
 
 import contextlib
 import functools
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -20,6 +23,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -54,6 +58,13 @@ def in_turn(measures: dict[str, Callable[[], float]], repeats: int = REPEATS) ->
             taken[name].append(measure())
             print(f"    {name}: {taken[name][-1]:.2f}", file=sys.stderr)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def alone(measure: Callable, *arguments: object) -> object:
+    """What `measure` returns in a process of its own, as a user would run it: what one leaves
+    behind in memory makes the next one faster or slower."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(measure, *arguments).result()
 
 
 # --- the peers' ways --------------------------------------------------------------------------
@@ -94,38 +105,62 @@ class PngFolder(Dataset):
         return self.transform(Image.open(path)), int(path.stem.split("_")[1])
 
 
+def median_step(ends: list[float]) -> float:
+    """The median time between two moments: of an epoch, without the first, which warms up."""
+    return statistics.median(after - before for before, after in itertools.pairwise(ends))
+
+
 def peer_epoch(trn_set: Dataset, tst_set: Dataset, padding: int, workers: int) -> float:
-    """Seconds of an epoch and a test as a plain script has them: pytorch/examples' loop."""
+    """Seconds of the second of two epochs of a plain script, each with a test: pytorch/examples'
+    loop."""
     model = PlainLeNet5(padding)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     trn_loader = DataLoader(trn_set, batch_size=64, shuffle=True, num_workers=workers)
     tst_loader = DataLoader(tst_set, batch_size=1000, num_workers=workers)
-    start = time.perf_counter()
-    model.train()
-    loss_sum = hits = 0
-    for images, labels in tqdm(trn_loader, leave=False, file=io.StringIO()):
-        optimizer.zero_grad()
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        optimizer.step()
-        loss_sum += loss.item() * len(labels)
-        hits += (logits.argmax(dim=1) == labels).sum().item()
-    model.eval()
-    with torch.no_grad():
-        for images, labels in tst_loader:
+    ends = []
+    for _ in range(2):
+        model.train()
+        loss_sum = hits = 0
+        for images, labels in tqdm(trn_loader, leave=False, file=io.StringIO()):
+            optimizer.zero_grad()
             logits = model(images)
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            loss = F.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item() * len(labels)
             hits += (logits.argmax(dim=1) == labels).sum().item()
-    return time.perf_counter() - start
+        model.eval()
+        with torch.no_grad():
+            for images, labels in tst_loader:
+                logits = model(images)
+                loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+                hits += (logits.argmax(dim=1) == labels).sum().item()
+        ends.append(time.perf_counter())
+    return median_step(ends)
+
+
+def png_folder_epoch(folder: Path) -> float:
+    trn_set, tst_set = (PngFolder(folder / split) for split in dataset.SPLITS)
+    return peer_epoch(trn_set, tst_set, padding=0, workers=0)
+
+
+def torchvision_epoch(folder: Path, workers: int) -> float:
+    usual = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(dataset.MEAN, dataset.STD)]
+    )
+    trn_set, tst_set = (
+        torchvision.datasets.MNIST(folder, train=train, transform=usual) for train in (True, False)
+    )
+    return peer_epoch(trn_set, tst_set, padding=2, workers=workers)
 
 
 # --- our way ----------------------------------------------------------------------------------
 
 
 def main_epoch(*arguments: object) -> float:
-    """Seconds of the second of two epochs of main.py: all that it trains, tests, prints, writes
-    and draws, with the progress bar that a terminal shows."""
+    """Seconds of an epoch of main.py, the median of four but the first: all that it trains, tests,
+    prints, writes and draws, with the progress bar that a terminal shows."""
+    main.keep_freed_memory()  # as main.start does
     ends = []
     save_plot = main.save_plot
 
@@ -142,63 +177,59 @@ def main_epoch(*arguments: object) -> float:
         mock.patch.object(main, "tqdm", visible),
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        main.main(["--epochs", "2", "--results-dir", results, *map(str, arguments)])
-    return ends[1] - ends[0]
+        main.main(["--epochs", "4", "--results-dir", results, *map(str, arguments)])
+    return median_step(ends)
 
 
-def bare_epoch(trn_batches: list, tst_batches: list) -> float:
+def bare_epoch() -> float:
     """Seconds of the same steps and the same tests on batches that lie in memory, and no more."""
+    main.keep_freed_memory()
+    trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
+    trn_batches = list(dataset.data_loader(trn_set, 64, shuffle=True, seed=0))
+    tst_batches = list(dataset.data_loader(tst_set, main.TEST_BATCH, shuffle=False))
     model = LeNet5().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
-    start = time.perf_counter()
-    model.train()
-    for images, labels in trn_batches:
-        loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    with torch.inference_mode():
-        for images, labels in tst_batches:
-            F.cross_entropy(model(images), labels)
-    return time.perf_counter() - start
+    ends = []
+    for _ in range(4):
+        model.train()
+        for images, labels in trn_batches:
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            for images, labels in tst_batches:
+                F.cross_entropy(model(images), labels)
+        ends.append(time.perf_counter())
+    return median_step(ends)
 
 
 def measure_epoch() -> dict[str, float]:
     """Seconds an epoch (60,000 training and 10,000 test images, batch 64)."""
-    splits = [dataset.MNIST(path) for path in dataset.find_splits()]
-    trn_batches = list(dataset.data_loader(splits[0], 64, shuffle=True, seed=0))
-    tst_batches = list(dataset.data_loader(splits[1], main.TEST_BATCH, shuffle=False))
     with tempfile.TemporaryDirectory() as scratch:
-        png_sets = []
-        for split, path in zip(dataset.SPLITS, dataset.find_splits(), strict=True):
-            Path(scratch, split).mkdir()
-            for name, png in dataset.tar_members(path):
-                Path(scratch, name).write_bytes(png)
-            png_sets.append(PngFolder(Path(scratch, split)))
-
-        raw = Path(scratch, "MNIST", "raw")
+        folder = Path(scratch)
+        raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        for prefix, split in zip(("train", "t10k"), splits, strict=True):
-            rows = split.images.numpy().reshape(-1, 784).astype(np.float32) / 256
-            for name, content in dataset.to_idx(prefix, rows, split.labels.numpy()).items():
+        for prefix, split, path in zip(
+            ("train", "t10k"), dataset.SPLITS, dataset.find_splits(), strict=True
+        ):
+            (folder / split).mkdir()
+            for name, png in dataset.tar_members(path):
+                (folder / name).write_bytes(png)
+            images = dataset.MNIST(path)
+            rows = images.images.numpy().reshape(-1, 784).astype(np.float32) / 256
+            for name, content in dataset.to_idx(prefix, rows, images.labels.numpy()).items():
                 (raw / name).write_bytes(content)
-        usual = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize(dataset.MEAN, dataset.STD)]
-        )
-        tv_sets = [
-            torchvision.datasets.MNIST(scratch, train=train, transform=usual)
-            for train in (True, False)
-        ]
         return in_turn(
             {
-                "PNG folder": lambda: peer_epoch(*png_sets, padding=0, workers=0),
-                "torchvision, 2 workers": lambda: peer_epoch(*tv_sets, padding=2, workers=2),
-                "torchvision": lambda: peer_epoch(*tv_sets, padding=2, workers=0),
-                "main.py --augment": lambda: main_epoch("--augment"),
-                "main.py": main_epoch,
-                "bare loop": lambda: bare_epoch(trn_batches, tst_batches),
-                "main.py --model mlp": lambda: main_epoch("--model", "mlp"),
+                "PNG folder": lambda: alone(png_folder_epoch, folder),
+                "torchvision, 2 workers": lambda: alone(torchvision_epoch, folder, 2),
+                "torchvision": lambda: alone(torchvision_epoch, folder, 0),
+                "main.py --augment": lambda: alone(main_epoch, "--augment"),
+                "main.py": lambda: alone(main_epoch),
+                "bare loop": lambda: alone(bare_epoch),
+                "main.py --model mlp": lambda: alone(main_epoch, "--model", "mlp"),
             }
         )
 
@@ -329,19 +360,24 @@ def measure_scaling() -> dict[str, float]:
 
             return {
                 f"decoding, {times}x (us)": decode,
-                f"epoch, {times}x (us)": lambda: main_epoch("--data-dir", folder) * 1e6 / images,
+                f"epoch, {times}x (us)": lambda: (
+                    alone(main_epoch, "--epochs", 2, "--data-dir", folder) * 1e6 / images
+                ),
                 f"memory, {times}x (bytes)": memory,
             }
 
         for times in (1, 2, 4):
             measures |= per_image(times)
-        return in_turn(measures, repeats=1)  # a long one: about 5 minutes
+        return in_turn(measures)
 
 
 # --- past 99 % ----------------------------------------------------------------------------------
 
 # README's command; chosen on 10,000 images held out of the training set.
-FAST = "--epochs 2 --schedule onecycle --lr 0.1 --momentum 0.85 --label-smoothing 0.05"
+FAST = (
+    "--epochs 1 --optimizer muon --batch-size 256 --schedule onecycle --lr 0.05 --momentum 0.8 "
+    "--label-smoothing 0.05"
+)
 FAST_SEEDS = 10
 
 
@@ -361,8 +397,10 @@ class FastNet(nn.Module):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
-def fast_net(seed: int, trn_set: dataset.MNIST, tst_set: dataset.MNIST) -> tuple[float, float]:
+def fast_net(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of FastNet, by its author's recipe."""
+    main.keep_freed_memory()
+    trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
     torch.manual_seed(seed)
     model = FastNet().to(memory_format=torch.channels_last)
     loader = dataset.data_loader(trn_set, 256, shuffle=True, seed=seed)
@@ -380,6 +418,7 @@ def fast_net(seed: int, trn_set: dataset.MNIST, tst_set: dataset.MNIST) -> tuple
 
 def fast_lenet5(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of README's command."""
+    main.keep_freed_memory()
     seconds = []
     train = main.train
 
@@ -401,8 +440,7 @@ def fast_lenet5(seed: int) -> tuple[float, float]:
 
 def measure_fast() -> dict[str, float]:
     """Training seconds and test accuracy (%), the two networks in turn, one seed after another."""
-    splits = [dataset.MNIST(path) for path in dataset.find_splits()]
-    pairs = [(fast_lenet5(seed), fast_net(seed, *splits)) for seed in range(FAST_SEEDS)]
+    pairs = [(alone(fast_lenet5, seed), alone(fast_net, seed)) for seed in range(FAST_SEEDS)]
     measures = {}
     for name, outcomes in zip(("LeNet-5", "FastNet"), zip(*pairs, strict=True), strict=True):
         seconds, accuracies = zip(*outcomes, strict=True)
@@ -493,7 +531,7 @@ def table(speed: dict) -> str:
 
 
 def draw(speed: dict) -> None:
-    """Bars of the seconds an epoch takes, the slowest way first."""
+    """Bars of the seconds an epoch takes, by way of reading the data."""
     from matplotlib.figure import Figure
 
     titles = {

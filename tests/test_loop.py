@@ -67,8 +67,11 @@ def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
 
 
 @pytest.mark.parametrize("network", [LeNet5, CustomMLP])
-def test_it_learns(digits, network):
+@pytest.mark.parametrize("muon", [False, True])
+def test_it_learns(digits, network, muon):
     model, optimizer = setup(network, lr=0.02)
+    if muon:
+        optimizer = main.Muon(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0)
     criterion = nn.CrossEntropyLoss()
     losses = [
         main.train(model, batches_of(digits, 16), CPU, criterion, optimizer)[0] for _ in range(15)
@@ -87,6 +90,51 @@ def test_one_step_is_that_of_plain_pytorch(digits):
     nn.functional.cross_entropy(reference(images), labels).backward()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
+
+
+@pytest.mark.parametrize("shape", [(16, 150), (120, 84), (6, 1)])
+def test_orthogonal_keeps_directions_and_evens_out_how_strong_they_are(shape):
+    torch.manual_seed(0)
+    left, strengths, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = left @ torch.logspace(-2, -1, len(strengths)).diag() @ right  # 0.01 to 0.1
+    inside = left.T @ main.orthogonal(matrix) @ right.T
+    evened = inside.diagonal()
+    assert 0.6 < evened.min() <= evened.max() < 1.3
+    torch.testing.assert_close(inside, evened.diag(), atol=1e-4, rtol=0)
+
+
+def test_a_step_of_muon_does_not_depend_on_how_large_the_loss_is(digits):
+    criterion = nn.CrossEntropyLoss()
+    weights = []
+    for scale in (1, 1000):
+        torch.manual_seed(0)
+        model = LeNet5()
+        optimizer = main.Muon(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0)
+        batches = batches_of(digits, 64)[:1]
+        main.train(model, batches, CPU, lambda *args, s=scale: s * criterion(*args), optimizer)
+        weights.append(model.fc1.weight.detach())
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+
+
+def test_momentum_of_muon_goes_on_where_the_gradient_has_ended():
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.zeros(4, 3))
+    optimizer = main.Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0)
+    parameter.grad = torch.randn(4, 3)
+    optimizer.step()
+    first = parameter.detach().clone()
+    parameter.grad = torch.zeros(4, 3)
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), 2 * first)
+
+
+def test_weight_decay_of_muon_pulls_towards_0_what_is_not_frozen():
+    free, frozen = nn.Parameter(torch.ones(3, 2)), nn.Parameter(torch.ones(3, 2))
+    optimizer = main.Muon([free, frozen], lr=0.1, momentum=0.9, weight_decay=0.5)
+    free.grad = torch.zeros(3, 2)
+    optimizer.step()
+    torch.testing.assert_close(free.detach(), torch.full((3, 2), 0.95))
+    torch.testing.assert_close(frozen.detach(), torch.ones(3, 2))
 
 
 def test_ema_is_the_moving_average_of_the_weights_after_each_step(digits):

@@ -155,8 +155,12 @@ def test_killed_at_many_random_moments(data_dir, tmp_path, seed):
     kill_and_resume(data_dir, tmp_path, rounds=5, rng=random.Random(seed))
 
 
-def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(data_dir, tmp_path):
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(
+    data_dir, tmp_path, optimizer
+):
     common = ["--data-dir", str(data_dir), "--device", "cpu", "--ema", "0.9", "--augment"]
+    common += ["--optimizer", optimizer]
     for epochs in ("2", "5"):
         results = ["--results-dir", str(tmp_path / "raised"), "--epochs", epochs, "--resume"]
         main.main([*common, *results])
@@ -167,6 +171,7 @@ def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(data_d
 @pytest.mark.parametrize(
     ("change", "setting"),
     [
+        (["--optimizer", "muon"], "--optimizer"),
         (["--lr", "0.1"], "--lr"),
         (["--batch-size", "50"], "--batch-size"),
         (["--seed", "5"], "--seed"),
