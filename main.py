@@ -298,6 +298,7 @@ def load_sets(args: argparse.Namespace, device: torch.device) -> tuple[MNIST, MN
 def make_optimizer(
     args: argparse.Namespace, model: nn.Module, device: torch.device
 ) -> torch.optim.Optimizer:
+    """What steps by the gradients, as --optimizer says, with --lr, --momentum, --weight-decay."""
     if args.optimizer == "muon":
         return Muon(model.parameters(), args.lr, args.momentum, args.weight_decay)
     return torch.optim.SGD(

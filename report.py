@@ -288,6 +288,11 @@ def spread(values: np.ndarray) -> str:
     return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
+def paired(difference: float, reach: float) -> str:
+    """A paired difference and how far its confidence interval reaches."""
+    return f"{difference:+z.2f} ± {reach:.2f}"
+
+
 def make_tables(records: dict[str, list[dict]], speed: dict) -> dict[str, str]:
     """The parts of README.md that are made from records, as Markdown, by their marker. Without
     runs to choose by, the tables of choices and of the recipe are left as they are."""
@@ -390,14 +395,14 @@ def ablation_table(records: dict[str, list[dict]]) -> str:
     cells = dict.fromkeys(ROWS, ("", ""))
     for row in ("mlp", "lenet5+all"):
         difference, reach = paired_difference(accuracies(records[row]), plain)
-        cells[row] = (f"{difference:+z.2f} ± {reach:.2f}", "")
+        cells[row] = (paired(difference, reach), "")
     for name in TECHNIQUES:
         for row, company in (
             (f"lenet5+{name}", "alone"),
             (f"lenet5+all-{name}", "with the others"),
         ):
             difference, reach = found[name, company]
-            cells[row] = (f"{difference:+z.2f} ± {reach:.2f}", verdict(difference, reach))
+            cells[row] = (paired(difference, reach), verdict(difference, reach))
     epochs = len(records["lenet5"][0]["history"])
     lines = [
         f"| {len(plain)} seeds, {epochs} epochs | training accuracy (%) | test accuracy (%) | gap "
@@ -441,7 +446,7 @@ def recipe_table(records: dict[str, list[dict]]) -> str:
             "|---|---:|---:|---|",
             f"| `--regularize` | {spread(recipe)} | | |",
             f"| `--regularize --undeformed 0` | {spread(without)} "
-            f"| {difference:+z.2f} ± {reach:.2f} | {verdict(difference, reach)} |",
+            f"| {paired(difference, reach)} | {verdict(difference, reach)} |",
         ]
     )
 

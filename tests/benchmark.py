@@ -67,6 +67,12 @@ def alone(measure: Callable, *arguments: object) -> object:
         return process.submit(measure, *arguments).result()
 
 
+def epoch_seconds(ends: list[float]) -> float:
+    """The median time from the end of one epoch to that of the next, so without the first epoch,
+    which warms up."""
+    return statistics.median(end - start for start, end in itertools.pairwise(ends))
+
+
 # --- the peers' ways --------------------------------------------------------------------------
 
 
@@ -105,11 +111,6 @@ class PngFolder(Dataset):
         return self.transform(Image.open(path)), int(path.stem.split("_")[1])
 
 
-def median_step(ends: list[float]) -> float:
-    """The median time between two moments: of an epoch, without the first, which warms up."""
-    return statistics.median(after - before for before, after in itertools.pairwise(ends))
-
-
 def peer_epoch(trn_set: Dataset, tst_set: Dataset, padding: int, workers: int) -> float:
     """Seconds of the second of two epochs of a plain script, each with a test: pytorch/examples'
     loop."""
@@ -136,7 +137,7 @@ def peer_epoch(trn_set: Dataset, tst_set: Dataset, padding: int, workers: int) -
                 loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
                 hits += (logits.argmax(dim=1) == labels).sum().item()
         ends.append(time.perf_counter())
-    return median_step(ends)
+    return epoch_seconds(ends)
 
 
 def png_folder_epoch(folder: Path) -> float:
@@ -178,7 +179,7 @@ def main_epoch(*arguments: object) -> float:
         contextlib.redirect_stdout(io.StringIO()),
     ):
         main.main(["--epochs", "4", "--results-dir", results, *map(str, arguments)])
-    return median_step(ends)
+    return epoch_seconds(ends)
 
 
 def bare_epoch() -> float:
@@ -202,7 +203,7 @@ def bare_epoch() -> float:
             for images, labels in tst_batches:
                 F.cross_entropy(model(images), labels)
         ends.append(time.perf_counter())
-    return median_step(ends)
+    return epoch_seconds(ends)
 
 
 def measure_epoch() -> dict[str, float]:
