@@ -23,6 +23,7 @@ import platform
 import re
 import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -1074,6 +1075,7 @@ def start(program: Callable[[], None], go_on: str) -> None:
         go_on: how to go on with `program` after Ctrl-C.
     """
     keep_freed_memory()
+    sys.unraisablehook = interrupt_again
     signal.signal(signal.SIGTERM, terminate)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -1110,6 +1112,17 @@ class Terminated(KeyboardInterrupt):
 
 def terminate(signum: int, frame: object) -> None:
     raise Terminated
+
+
+def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Told of exceptions that Python drops, as it does with one raised while an object is cleared
+    away: Ctrl-C and SIGTERM must not get lost there, so they come again a moment later."""
+    if isinstance(dropped.exc_value, KeyboardInterrupt):
+        terminated = isinstance(dropped.exc_value, Terminated)
+        number = signal.SIGTERM if terminated else signal.SIGINT
+        threading.Timer(0.01, signal.raise_signal, [number]).start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def error_line(message: str) -> str:

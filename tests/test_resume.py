@@ -247,6 +247,26 @@ def test_interrupted(data_dir, tmp_path, sent, code):
         assert os.listdir(tmp_path / "results" / folder) == [f"lenet5.{name}"]
 
 
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_where_python_drops_exceptions(sent, code):
+    script = (
+        "import main, signal\n"
+        "class Interrupted:\n"
+        "    def __del__(self):\n"
+        f"        signal.raise_signal({sent:d})\n"
+        "def program():\n"
+        "    Interrupted()\n"
+        "    while True:\n"
+        "        pass\n"
+        "main.start(program, go_on='--resume')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == code
+    assert len(process.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("program", ["main.py", "report.py"])
 def test_ctrl_c_while_torch_is_being_imported(program, data_dir, tmp_path):
     where = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path / "results")]
