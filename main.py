@@ -271,7 +271,8 @@ def start_training(args: argparse.Namespace, trn_set: MNIST, device: torch.devic
     torch.manual_seed(args.seed)
     model = MODELS[args.model](args.dropout).to(device, memory_format=torch.channels_last)
     trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
-    optimizer = make_optimizer(args, model, device)
+    with signals_held():  # torch imports its compiler now, and Ctrl-C in there may end in a crash
+        optimizer = make_optimizer(args, model, device)
     return Training(
         model,
         trn_loader,
@@ -1123,6 +1124,24 @@ def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
         threading.Timer(0.01, signal.raise_signal, [number]).start()
     else:
         sys.__unraisablehook__(dropped)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    came = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def error_line(message: str) -> str:

@@ -267,6 +267,30 @@ def test_interrupted_where_python_drops_exceptions(sent, code):
     assert len(process.stderr.splitlines()) == 1
 
 
+def test_ctrl_c_while_the_first_optimizer_is_made(data_dir, tmp_path):
+    script = (
+        "import main, signal, sys\n"
+        "make_optimizer = main.make_optimizer\n"
+        "def interrupted(*args):\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass  # as modules of torch's compiler do\n"
+        "    return make_optimizer(*args)\n"
+        "main.make_optimizer = interrupted\n"
+        "main.start(main.main, go_on='--resume')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, *options(data_dir, tmp_path / "results")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 130
+    assert len(process.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("program", ["main.py", "report.py"])
 def test_ctrl_c_while_torch_is_being_imported(program, data_dir, tmp_path):
     where = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path / "results")]
