@@ -1,5 +1,11 @@
+import signal
+import subprocess
+import sys
+
 import pytest
 from helpers import write_data
+
+import main
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +19,33 @@ def own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def data_dir(tmp_path):
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def start_here(monkeypatch, capsys):
+    """Runs a program as `main.start` does, and returns what its user sees of it, but in this
+    process: one of its own takes 3 s."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # start() sets all of these
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def start(program) -> subprocess.CompletedProcess:
+        capsys.readouterr()
+        code = 0
+        try:
+            main.start(program, go_on="the same command with --resume")
+        except SystemExit as exit_:
+            code = exit_.code
+        stdout, stderr = capsys.readouterr()
+        if isinstance(code, str):  # Python prints it, and exits with 1
+            code, stderr = 1, stderr + code + "\n"
+        return subprocess.CompletedProcess(program, code, stdout, stderr)
+
+    yield start
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def main_here(start_here):
+    """`python main.py ARGUMENTS`, in this process."""
+    return lambda *arguments: start_here(lambda: main.main([*map(str, arguments)]))

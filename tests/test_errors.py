@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -94,64 +95,60 @@ def assert_one_line(process, *parts, code=1):
         assert part in lines[0]
 
 
-def assert_refused(data_dir, tmp_path, *parts):
-    """The run ends with one line, and leaves no file or folder."""
-    before = sorted(tmp_path.rglob("*"))
-    process = run_main("--data-dir", data_dir, "--results-dir", tmp_path / "results")
-    assert_one_line(process, *parts)
-    assert sorted(tmp_path.rglob("*")) == before
+@pytest.fixture
+def assert_refused(data_dir, tmp_path, main_here):
+    """Checks that a run ends with one line, and leaves no file or folder."""
+
+    def check(*parts, data_dir=data_dir, run=main_here):
+        before = sorted(tmp_path.rglob("*"))
+        process = run("--data-dir", data_dir, "--results-dir", tmp_path / "results")
+        assert_one_line(process, *parts)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    return check
 
 
 @pytest.mark.parametrize("case", BAD_MEMBERS)
-def test_bad_member(data_dir, tmp_path, monkeypatch, capsys, case):
+def test_bad_member(data_dir, assert_refused, case):
     name, content, reason = BAD_MEMBERS[case]
     members = make_members(*make_digits(3, seed=0))
     write_tar(data_dir / "train.tar", {**members, name: content})
-    before = sorted(tmp_path.rglob("*"))
-    command = ["main.py", "--data-dir", data_dir, "--results-dir", tmp_path / "results"]
-    monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    with pytest.raises(SystemExit) as exit_:  # in this process: each of its own takes 3 s
-        main.start(main.main, go_on="the same command")
-    line = str(exit_.value.code)  # Python prints it, and exits with 1
-    assert line.startswith(f"error: {data_dir / 'train.tar'}: ")
-    assert len(line.splitlines()) == 1
-    assert name.replace("\n", "\\n") in line
-    assert reason in line
-    assert capsys.readouterr().out == ""
-    assert sorted(tmp_path.rglob("*")) == before
+    shown = name.replace("\n", "\\n")
+    assert_refused(f"error: {data_dir / 'train.tar'}: ", shown, reason)
 
 
-def test_bad_file_in_a_folder(data_dir, tmp_path):
+def test_bad_file_in_a_folder(data_dir, assert_refused):
     (data_dir / "test.tar").unlink()
     (data_dir / "test").mkdir()
     (data_dir / "test" / "00000_4.png").write_bytes(PNG[:50])
-    assert_refused(data_dir, tmp_path, str(data_dir / "test"), "00000_4.png", "cut off")
+    assert_refused(str(data_dir / "test"), "00000_4.png", "cut off")
 
 
-def test_member_that_fills_the_memory(data_dir, tmp_path):
+def test_member_that_fills_the_memory(data_dir, assert_refused):
     with tarfile.open(data_dir / "train.tar", "w") as tar:
         member = tarfile.TarInfo("train/00000_1.png")
         member.size = 50_000_000
         tar.addfile(member, io.BytesIO(bytes(member.size)))
-    assert_refused(data_dir, tmp_path, "train/00000_1.png", "50,000,000 bytes")
+    assert_refused("train/00000_1.png", "50,000,000 bytes")
 
 
-def test_same_member_twice(data_dir, tmp_path):
+def test_same_member_twice(data_dir, assert_refused):
     with tarfile.open(data_dir / "train.tar", "a") as tar:
         member = tarfile.TarInfo("train/00000_0.png")
         member.size = len(PNG)
         tar.addfile(member, io.BytesIO(PNG))
-    assert_refused(data_dir, tmp_path, "train.tar", "train/00000_0.png", "twice")
+    assert_refused("train.tar", "train/00000_0.png", "twice")
 
 
-def test_no_data_folder(tmp_path):
-    assert_refused(tmp_path / "nowhere", tmp_path, str(tmp_path / "nowhere"), "--data-dir")
+def test_no_data_folder(tmp_path, assert_refused):
+    nowhere = tmp_path / "nowhere"
+    assert_refused(str(nowhere), "--data-dir", data_dir=nowhere)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_only_one_of_the_two_tars(data_dir, tmp_path, split):
+def test_only_one_of_the_two_tars(data_dir, assert_refused, split):
     (data_dir / f"{split}.tar").unlink()
-    assert_refused(data_dir, tmp_path, f"{split}.tar", str(data_dir))
+    assert_refused(f"{split}.tar", str(data_dir))
 
 
 def cut_in_the_middle(content):
@@ -171,16 +168,16 @@ def no_members(content):
 
 
 @pytest.mark.parametrize("change", [cut_in_the_middle, text, nothing, no_members])
-def test_bad_tar(data_dir, tmp_path, change):
+def test_bad_tar(data_dir, assert_refused, change):
     path = data_dir / "test.tar"
     path.write_bytes(change(path.read_bytes()))
-    assert_refused(data_dir, tmp_path, str(path))
+    assert_refused(str(path))
 
 
-def test_empty_folder(data_dir, tmp_path):
+def test_empty_folder(data_dir, assert_refused):
     (data_dir / "test.tar").unlink()
     (data_dir / "test").mkdir()
-    assert_refused(data_dir, tmp_path, str(data_dir / "test"), "no image")
+    assert_refused(str(data_dir / "test"), "no image")
 
 
 @pytest.mark.parametrize("what", ["data/train.tar", "data"])
@@ -209,9 +206,9 @@ def test_results_folder_without_permission(data_dir, tmp_path, made):
     assert not [path for path in results.rglob("*") if path.is_file()]
 
 
-def test_results_folder_is_a_file(data_dir, tmp_path):
+def test_results_folder_is_a_file(tmp_path, assert_refused):
     (tmp_path / "results").write_text("mine")
-    assert_refused(data_dir, tmp_path, str(tmp_path / "results"), "--results-dir")
+    assert_refused(str(tmp_path / "results"), "--results-dir")
 
 
 def limit_file_size():
@@ -276,32 +273,22 @@ def test_results_folder_turns_read_only_during_the_run(data_dir, tmp_path):
         (["lenet5"], "lenet5"),
     ],
 )
-def test_wrong_usage(tmp_path, monkeypatch, capsys, arguments, part):
+def test_wrong_usage(tmp_path, monkeypatch, main_here, arguments, part):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:  # in this process: each of its own takes 3 s
-        main.start(main.main, go_on="the same command")
-    assert exit_.value.code == 2
-    stdout, stderr = capsys.readouterr()
-    assert stdout == ""
-    assert stderr.startswith("error: ")
-    assert len(stderr.splitlines()) == 1
-    assert part in stderr
+    assert_one_line(main_here(*arguments), part, code=2)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there(data_dir, tmp_path, device):
+def test_a_device_that_is_not_there(assert_refused, main_here, device):
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if there[device]:
         pytest.skip(f"{device} is there")
-    process = run_main("--device", device, "--data-dir", data_dir, cwd=tmp_path)
-    assert_one_line(process, f"--device {device}")
-    assert not (tmp_path / "results").exists()
+    assert_refused(f"--device {device}", run=partial(main_here, "--device", device))
 
 
-def test_loss_that_is_no_number(data_dir, tmp_path):
-    process = run_main(
+def test_loss_that_is_no_number(data_dir, tmp_path, main_here):
+    process = main_here(
         "--lr", "1e20", "--data-dir", data_dir, "--results-dir", tmp_path / "results"
     )
     assert process.returncode == 1

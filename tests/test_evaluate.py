@@ -1,7 +1,6 @@
 """What a trained network makes of the test set, told and drawn."""
 
 import re
-import sys
 
 import pytest
 import torch
@@ -97,12 +96,11 @@ def test_no_more_than_100_misread_images_are_drawn_the_surest_first(tmp_path, mo
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_a_file_that_is_no_checkpoint(tmp_path, monkeypatch, content):
+def test_a_file_that_is_no_checkpoint(tmp_path, main_here, content):
     (tmp_path / "x.pt").write_bytes(content)
-    monkeypatch.setattr(sys, "argv", ["main.py", "--evaluate", str(tmp_path / "x.pt")])
-    with pytest.raises(SystemExit) as exit_:
-        main.start(main.main, go_on="the same command")
-    assert str(exit_.value.code).startswith(f"error: {tmp_path / 'x.pt'}: is damaged")
+    process = main_here("--evaluate", tmp_path / "x.pt")
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"error: {tmp_path / 'x.pt'}: is damaged")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A run that was stopped, however, and resumed ends as one that never was."""
 
+import contextlib
 import json
 import os
 import random
@@ -248,45 +249,33 @@ def test_interrupted(data_dir, tmp_path, sent, code):
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_where_python_drops_exceptions(sent, code):
-    script = (
-        "import main, signal\n"
-        "class Interrupted:\n"
-        "    def __del__(self):\n"
-        f"        signal.raise_signal({sent:d})\n"
-        "def program():\n"
-        "    Interrupted()\n"
-        "    while True:\n"
-        "        pass\n"
-        "main.start(program, go_on='--resume')"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+def test_interrupted_where_python_drops_exceptions(start_here, sent, code):
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(sent)
+
+    def program():
+        Interrupted()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            pass
+
+    process = start_here(program)
     assert process.returncode == code
     assert len(process.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_while_the_first_optimizer_is_made(data_dir, tmp_path):
-    script = (
-        "import main, signal, sys\n"
-        "make_optimizer = main.make_optimizer\n"
-        "def interrupted(*args):\n"
-        "    try:\n"
-        "        signal.raise_signal(signal.SIGINT)\n"
-        "    except KeyboardInterrupt:\n"
-        "        pass  # as modules of torch's compiler do\n"
-        "    return make_optimizer(*args)\n"
-        "main.make_optimizer = interrupted\n"
-        "main.start(main.main, go_on='--resume')"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", script, *options(data_dir, tmp_path / "results")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_ctrl_c_while_the_first_optimizer_is_made(data_dir, tmp_path, monkeypatch, main_here):
+    make_optimizer = main.make_optimizer
+
+    def interrupted(*args):
+        # Torch imports its compiler there, of which some modules drop any exception.
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return make_optimizer(*args)
+
+    monkeypatch.setattr(main, "make_optimizer", interrupted)
+    process = main_here(*options(data_dir, tmp_path / "results"))
     assert process.returncode == 130
     assert len(process.stderr.splitlines()) == 1
 
