@@ -32,6 +32,12 @@ def test_readmes_tables_are_what_the_committed_records_give():
     assert readme.count("<!-- table ") == len(report.make_tables(records, speed))
 
 
+def test_readmes_command_for_99_percent_is_the_one_that_was_measured():
+    import benchmark  # imports torchvision, so only where it is used
+
+    assert f"    python main.py {benchmark.FAST}\n" in (ROOT / "README.md").read_text()
+
+
 def record_of_the_committed_network():
     runs = committed_runs()
     [run] = [run for row, run in runs if row == report.RECIPE and run.seed == 0]
