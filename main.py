@@ -1120,8 +1120,8 @@ def interrupt_again(dropped: "sys.UnraisableHookArgs") -> None:
     away: Ctrl-C and SIGTERM must not get lost there, so they come again a moment later."""
     if isinstance(dropped.exc_value, KeyboardInterrupt):
         terminated = isinstance(dropped.exc_value, Terminated)
-        number = signal.SIGTERM if terminated else signal.SIGINT
-        threading.Timer(0.01, signal.raise_signal, [number]).start()
+        signum = signal.SIGTERM if terminated else signal.SIGINT
+        threading.Timer(0.01, signal.raise_signal, [signum]).start()
     else:
         sys.__unraisablehook__(dropped)
 
@@ -1133,13 +1133,16 @@ def signals_held() -> Iterator[None]:
         yield  # only the main thread is ever interrupted
         return
     came = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+
+    def hold(signum: int, frame: object) -> None:
+        came.append(signum)
+
+    handlers = {signum: signal.signal(signum, hold) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
     if came:
         signal.raise_signal(came[0])
 

@@ -493,7 +493,7 @@ def fast_table(fast: dict[str, float]) -> str:
     """README's command for 99 %, beside a network made for it."""
     lines = ["| | seconds of training | test accuracy (%), 10 seeds |", "|---|---:|---:|"]
     for title, name in (
-        ("LeNet-5 by the command above: 61,706 parameters, 1 epoch, batch 384", "LeNet-5"),
+        ("LeNet-5 by the command above: 61,706 parameters", "LeNet-5"),
         ("train_mnist_fast's network: 215,194 parameters, 1 epoch, batch 256", "FastNet"),
     ):
         accuracy = f"{fast[f'{name} (%)']:.2f} ± {fast[f'{name} (% std)']:.2f}"
