@@ -211,9 +211,7 @@ def train(
         network saw it: before the step that the batch led to.
     """
     model.train()
-    total_loss = torch.zeros((), device=device)
-    total_right = torch.zeros((), device=device, dtype=torch.int64)
-    samples = 0
+    seen_logits, seen_labels = [], []
     for images, labels in trn_loader:
         images, labels = images.to(device), labels.to(device)
         logits = model(images)
@@ -227,11 +225,10 @@ def train(
         if ema is not None:
             ema.update_parameters(model)
 
-        # Summed as tensors: to read a number after every step would make a GPU wait.
-        total_loss += loss.detach() * len(labels)
-        total_right += (logits.argmax(dim=1) == labels).sum()
-        samples += len(labels)
-    return total_loss.item() / samples, total_right.item() / samples
+        # Scored when all are there: to read a number after every step would make a GPU wait.
+        seen_logits.append(logits.detach())
+        seen_labels.append(labels)
+    return score(torch.cat(seen_logits), torch.cat(seen_labels), criterion)
 
 
 @torch.no_grad()
@@ -243,16 +240,22 @@ def test(
 ) -> tuple[float, float]:
     """Returns the average loss per sample and the accuracy (0 to 1) of `model`."""
     model.eval()
-    total_loss = torch.zeros((), device=device)
-    total_right = torch.zeros((), device=device, dtype=torch.int64)
-    samples = 0
+    seen_logits, seen_labels = [], []
     for images, labels in tst_loader:
-        images, labels = images.to(device), labels.to(device)
-        logits = model(images)
-        total_loss += criterion(logits, labels) * len(labels)
-        total_right += (logits.argmax(dim=1) == labels).sum()
-        samples += len(labels)
-    return total_loss.item() / samples, total_right.item() / samples
+        seen_logits.append(model(images.to(device)))
+        seen_labels.append(labels.to(device))
+    return score(torch.cat(seen_logits), torch.cat(seen_labels), criterion)
+
+
+def score(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> tuple[float, float]:
+    """Returns the average loss per sample and the accuracy (0 to 1) of logits, float32 [N, 10],
+    for images with these labels, int64 [N]."""
+    right = (logits.argmax(dim=1) == labels).sum().item()
+    return criterion(logits, labels).item(), right / len(labels)
 
 
 @torch.no_grad()
@@ -733,7 +736,8 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
             ax = axes[row, column]
             values = [scale * entry[f"{split}_{quantity}"] for entry in history]
             ax.plot(epochs, values, "o-", color=colour, markersize=4)
-            ax.set_title(f"{'training' if split == 'train' else watched(args)} {quantity}")
+            # y=1 says where: matplotlib would measure all else that is drawn, to find a place.
+            ax.set_title(f"{'training' if split == 'train' else watched(args)} {quantity}", y=1)
             ax.set_xlabel("epoch")
             ax.set_ylabel(f"{quantity} ({unit})")
             ax.tick_params(labelbottom=True, labelleft=True)
@@ -743,8 +747,8 @@ def save_plot(args: argparse.Namespace, history: list[dict]) -> None:
             ax.xaxis.set_major_locator(MaxNLocator(**few, integer=True, min_n_ticks=1))
             ax.yaxis.set_major_locator(MaxNLocator(**few))
             ax.grid(alpha=0.3)
-    with whole_file(plot_path(args)) as file:
-        figure.savefig(file, format="png", dpi=110)
+    with whole_file(plot_path(args)) as file:  # packed a little less, in half the time
+        figure.savefig(file, format="png", dpi=110, pil_kwargs={"compress_level": 1})
 
 
 def watched(args: argparse.Namespace) -> str:
