@@ -30,7 +30,7 @@ import torch
 from torch import distributed, nn
 
 import main
-from dataset import MNIST, augment, data_loader, find_splits, whole_file
+from dataset import MNIST, SIZE, augment, data_loader, find_splits, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -635,14 +635,17 @@ def draw_augmented(path: Path, images: torch.Tensor) -> None:
     """A few digits (left), each with ten of its augmented versions."""
     versions = 10
     torch.manual_seed(0)
-    figure = new_figure(versions + 1, 5.6, "Training images, and what --augment makes of them")
-    axes = figure.subplots(len(images), versions + 1)
-    for row, image in zip(axes, images, strict=True):
-        copies = augment(image.expand(versions, 1, 28, 28).contiguous())
-        for ax, shown in zip(row, [image, *copies], strict=True):
-            ax.imshow(shown[0].numpy(), cmap="gray_r")
-            ax.axis("off")
-        row[0].set_title("original", fontsize=8)
+    rows = []
+    for image in images:
+        copies = augment(image.expand(versions, 1, SIZE, SIZE).contiguous())
+        rows.append(torch.cat([image[0], *copies[:, 0]], dim=1))
+    figure = new_figure(
+        versions + 1, 5.6, "Training images (left), and what --augment makes of them"
+    )
+    ax = figure.subplots()
+    ax.imshow(torch.cat(rows).numpy(), cmap="gray_r")
+    ax.axvline(SIZE - 0.5, color="tab:blue")
+    ax.axis("off")
     save_figure(figure, path)
 
 

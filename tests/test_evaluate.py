@@ -83,7 +83,7 @@ def test_no_more_than_100_misread_images_are_drawn_the_surest_first(tmp_path, mo
     titles = []
     from matplotlib.axes import Axes
 
-    monkeypatch.setattr(Axes, "set_title", lambda self, title, **_: titles.append(title))
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, title, **_: titles.append(title))
     probabilities = torch.full((150, 10), 0.01)
     probabilities[range(150), 3] = torch.linspace(0.2, 0.9, 150)
     images = torch.zeros(150, 1, 28, 28, dtype=torch.uint8)
