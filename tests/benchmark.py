@@ -231,7 +231,8 @@ def measure_epoch() -> dict[str, float]:
                 "main.py": lambda: alone(main_epoch),
                 "bare loop": lambda: alone(bare_epoch),
                 "main.py --model mlp": lambda: alone(main_epoch, "--model", "mlp"),
-            }
+            },
+            repeats=5,  # one epoch of main.py takes 5 to 7 s, as the neighbours on the machine do
         )
 
 
