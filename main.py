@@ -868,7 +868,7 @@ def save_misread(
         f"{name}: {len(shown)} of {len(wrong)} misread test images, the surest first\n"
         "what it is → what it was read as, and its probability"
     )
-    # One picture of all the images: axes of its own for each would take ten times as long.
+    # One picture of all the images: axes of its own for each would take several times as long.
     width, height = SIZE + 8, SIZE + 11  # of the place of an image, with its text above it
     sheet = np.zeros((rows * height, columns * width), np.uint8)
     ax = figure.subplots()
