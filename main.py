@@ -777,11 +777,10 @@ def evaluate(args: argparse.Namespace) -> None:
     prepare_folders(args.results_dir)
     logits = predict(model, data_loader(tst_set, TEST_BATCH, shuffle=False), device)
     images, labels = tst_set.images.cpu(), tst_set.labels.cpu()
-    loss = nn.functional.cross_entropy(logits, labels)
+    loss, accuracy = score(logits, labels, nn.CrossEntropyLoss())
     counts = count_confusions(labels, logits.argmax(dim=1))
 
     wrong = len(labels) - int(counts.trace())
-    accuracy = 1 - wrong / len(labels)
     print(f"{args.evaluate}, on {len(labels):,} test images:")
     print(f"loss {loss:.4f}, accuracy {accuracy:.2%} ({wrong:,} misread)\n")
     print(confusion_table(counts))
@@ -873,7 +872,8 @@ def save_misread(
     sheet = np.zeros((rows * height, columns * width), np.uint8)
     ax = figure.subplots()
     for place, index in enumerate(shown.tolist()):
-        top, left = place // columns * height + height - SIZE, place % columns * width + 4
+        row, column = divmod(place, columns)
+        top, left = (row + 1) * height - SIZE, column * width + (width - SIZE) // 2
         sheet[top : top + SIZE, left : left + SIZE] = images[index, 0]
         text = f"{labels[index]} → {digits[index]}  {sureness[index]:.0%}"
         ax.text(left + SIZE / 2, top - 2, text, ha="center", fontsize=9)
