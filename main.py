@@ -1091,19 +1091,39 @@ def start(program: Callable[[], None], go_on: str) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        program()
+        try:
+            program()
+        finally:
+            flush_output()
     except (DataError, RunError) as error:
         sys.exit(error_line(str(error)))
+    except BrokenPipeError:  # whoever read the output has left, as `| head` does
+        sys.exit(141)  # as a shell calls the end by SIGPIPE
     except OSError as error:
+        place = error.filename or "a file, or standard output"
         sys.exit(
             error_line(
-                f"{error.filename}: {error.strerror}; see to its permissions and to free space "
-                "there, or choose another place with --data-dir or --results-dir"
+                f"{place}: {error.strerror}; see to its permissions and to free space there, "
+                "or choose another place with --data-dir or --results-dir"
             )
         )
     except KeyboardInterrupt as error:
         print(f"interrupted; {go_on} goes on after the last finished epoch", file=sys.stderr)
         sys.exit(143 if isinstance(error, Terminated) else 130)
+
+
+def flush_output() -> None:
+    """Prints what is still held back. What cannot be printed is dropped, or else Python would try
+    again as it ends, and complain in its own way.
+
+    Raises:
+        OSError: naming standard output.
+    """
+    try:
+        print(end="", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def keep_freed_memory() -> None:

@@ -1,6 +1,7 @@
 """Whatever is wrong, a user gets one line that says what and where, and nothing is left behind."""
 
 import io
+import os
 import resource
 import struct
 import subprocess
@@ -28,6 +29,7 @@ import main
 
 IMAGE = make_digits(1, seed=0)[0][0]
 PNG = to_png(IMAGE)
+ONE = to_png(np.pad(np.full((18, 4), 255, np.uint8), ((5, 5), (12, 12))))  # a stroke to be read
 
 
 def header(width, height, depth, colour):
@@ -252,6 +254,46 @@ def test_results_folder_turns_read_only_during_the_run(data_dir, tmp_path):
     assert line.startswith("error: ")
     assert "checkpoints/lenet5.pt" in line
     assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] >= 1
+
+
+def run_into(output, *arguments):
+    """`python main.py ARGUMENTS`, printing into `output` as a pipe or a file is: by the block."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_reader_of_what_is_printed_has_left(data_dir, tmp_path, command):
+    (tmp_path / "digit.png").write_bytes(ONE)
+    results = tmp_path / "results"
+    arguments = {
+        "train": ["--epochs", "9", "--data-dir", data_dir, "--results-dir", results],
+        "predict": ["--predict", tmp_path / "digit.png"],
+    }
+    read_end, write_end = os.pipe()
+    os.close(read_end)  # as `| head` does when it has its lines
+    process = run_into(write_end, *arguments[command])
+    os.close(write_end)
+    assert (process.returncode, process.stderr) == (141, "")  # as a shell calls SIGPIPE
+    if command == "train":
+        assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 1
+        assert not list(results.rglob("*.lock"))
+
+
+def test_no_space_for_what_is_printed(tmp_path):
+    (tmp_path / "digit.png").write_bytes(ONE)
+    with open("/dev/full", "w") as full:
+        process = run_into(full, "--predict", tmp_path / "digit.png")
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert line.startswith("error: standard output: No space left on device")
 
 
 @pytest.mark.parametrize(
