@@ -484,6 +484,9 @@ def joined_processes(args: argparse.Namespace) -> Iterator[None]:
             "the same command with --resume goes on"
         ) from error
     finally:
+        # Before version 2.8, torch keeps Python's lock while it waits for the group's threads to
+        # end, of which one may still want it to clear away the last tensors: a moment for that.
+        time.sleep(0.1)
         distributed.destroy_process_group()
 
 
