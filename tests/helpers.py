@@ -74,12 +74,15 @@ def write_data(folder: Path, train: int = 200, test: int = 50) -> Path:
     return folder
 
 
-def run_main(*arguments, prefix=(), **options) -> subprocess.CompletedProcess:
+def run_main(
+    *arguments, prefix=(), stdout=subprocess.PIPE, **options
+) -> subprocess.CompletedProcess:
     """`python main.py ARGUMENTS`, with what it printed."""
     return subprocess.run(
         [*prefix, sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=300,
         **options,

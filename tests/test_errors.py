@@ -256,34 +256,28 @@ def test_results_folder_turns_read_only_during_the_run(data_dir, tmp_path):
     assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] >= 1
 
 
-def run_into(output, *arguments):
-    """`python main.py ARGUMENTS`, printing into `output` as a pipe or a file is: by the block."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
-        stdout=output,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+@pytest.fixture
+def by_the_block(monkeypatch):
+    """Programs print into a pipe or a file as they usually do: when there is enough, or at last."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
 
-def test_reader_of_what_is_printed_has_left(data_dir, tmp_path):
+def test_reader_of_what_is_printed_has_left(data_dir, tmp_path, by_the_block):
     results = tmp_path / "results"
     read_end, write_end = os.pipe()
     os.close(read_end)  # as `| head` does when it has its lines
-    process = run_into(write_end, "--epochs", "9", "--data-dir", data_dir, "--results-dir", results)
+    where = ["--data-dir", data_dir, "--results-dir", results]
+    process = run_main("--epochs", 9, *where, stdout=write_end)
     os.close(write_end)
     assert (process.returncode, process.stderr) == (141, "")  # as a shell calls SIGPIPE
     assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 1
     assert not list(results.rglob("*.lock"))
 
 
-def test_no_space_for_what_is_printed(tmp_path):
+def test_no_space_for_what_is_printed(tmp_path, by_the_block):
     (tmp_path / "digit.png").write_bytes(ONE)
     with open("/dev/full", "w") as full:
-        process = run_into(full, "--predict", tmp_path / "digit.png")
+        process = run_main("--predict", tmp_path / "digit.png", stdout=full)
     assert process.returncode == 1
     [line] = process.stderr.splitlines()
     assert line.startswith("error: standard output: No space left on device")
