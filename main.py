@@ -1088,6 +1088,8 @@ def start(program: Callable[[], None], go_on: str) -> None:
     Args:
         go_on: how to go on with `program` after Ctrl-C.
     """
+    if sys.stderr is None:  # whoever started this has closed it, and tqdm would fail
+        sys.stderr = io.StringIO()
     keep_freed_memory()
     sys.unraisablehook = interrupt_again
     signal.signal(signal.SIGTERM, terminate)

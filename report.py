@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
 SEEDS, EPOCHS = 10, 20
+SPEEDS = {"epoch", "start", "memory", "scaling", "fast", "torchrun"}  # in tests/benchmark.py's file
 
 Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table, and its settings
 
@@ -228,6 +229,22 @@ def load_records(folder: Path, runs: Plan) -> dict[str, list[dict]]:
     if min(len(records) for records in found.values()) < 2:
         raise main.RunError(f"{folder}: has no 2 seeds of every row yet; run report.py to its end")
     return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
+
+
+def load_speeds() -> dict:
+    """What tests/benchmark.py measured.
+
+    Raises:
+        RunError: it has not measured everything.
+    """
+    path = REPORT / "speed.json"
+    speed = json.loads(path.read_text()) if path.exists() else {}
+    if missing := SPEEDS - speed.keys():
+        raise main.RunError(
+            f"{path}: has no {min(missing)}; git checkout brings it back, "
+            "python tests/benchmark.py measures anew"
+        )
+    return speed
 
 
 def accuracies(records: list[dict], split: str = "test") -> np.ndarray:
@@ -652,10 +669,9 @@ def draw_augmented(path: Path, images: torch.Tensor) -> None:
     save_figure(figure, path)
 
 
-def write_report(folder: Path, readme: Path, runs: Plan) -> None:
+def write_report(folder: Path, readme: Path, runs: Plan, speed: dict) -> None:
     """Draws the figures into `folder`, and puts the tables between the markers of README.md."""
     records = load_records(folder, runs)
-    speed = json.loads((REPORT / "speed.json").read_text())
     trn_set, tst_set = (MNIST(path) for path in find_splits(runs[0][1].data_dir))
 
     lenet5, mlp, recipe = records["lenet5"], records["mlp"], records[RECIPE]
@@ -679,6 +695,7 @@ def write_report(folder: Path, readme: Path, runs: Plan) -> None:
 
 def report(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    speed = load_speeds()  # now, not when all is trained: what is missing is told at once
     torch.set_num_threads(1)
     full = (args.seeds, args.epochs) == (SEEDS, None)
     folder = args.results_dir / ("report" if full else "quick-report")
@@ -699,7 +716,7 @@ def report(arguments: list[str] | None = None) -> None:
             )
     if os.environ.get("RANK", "0") == "0":
         readme = ROOT / "README.md" if folder.resolve() == REPORT else folder / "README.md"
-        write_report(folder, readme, runs)
+        write_report(folder, readme, runs, speed)
         print(f"{readme}: its tables are up to date, as are the figures in {folder}")
 
 

@@ -283,6 +283,14 @@ def test_no_space_for_what_is_printed(tmp_path, by_the_block):
     assert line.startswith("error: standard output: No space left on device")
 
 
+def test_standard_error_was_closed(data_dir, tmp_path, monkeypatch, main_here):
+    results = tmp_path / "results"
+    monkeypatch.setattr(sys, "stderr", None)  # what Python makes of `2>&-`
+    process = main_here("--epochs", 1, "--data-dir", data_dir, "--results-dir", results)
+    assert process.returncode == 0
+    assert main.load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

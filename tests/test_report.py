@@ -1,6 +1,5 @@
 """The report: its statistics, its tables, and that a second person can go on with it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -24,7 +23,7 @@ def committed_runs():
 
 def test_readmes_tables_are_what_the_committed_records_give():
     records = report.load_records(REPORT, committed_runs())
-    speed = json.loads((REPORT / "speed.json").read_text())
+    speed = report.load_speeds()
     readme = (ROOT / "README.md").read_text()
     for name, table in report.make_tables(records, speed).items():
         shown = readme.split(f"<!-- table {name} -->\n")[1].split(f"\n<!-- end {name} -->")[0]
@@ -154,6 +153,18 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     again = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert [path for path in records if records[path] != again[path]] == [lost]
     assert (folder / "README.md").read_text() == text
+
+
+def test_missing_speeds_are_told_before_anything_is_trained(
+    quick, tmp_path, monkeypatch, start_here
+):
+    monkeypatch.setattr(report, "REPORT", tmp_path / "report")
+    process = start_here(lambda: report.report(quick))
+    assert process.returncode == 1
+    [line] = process.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'report' / 'speed.json'}: ")
+    assert "benchmark.py" in line
+    assert process.stdout == ""
 
 
 def test_the_curves_of_one_epoch_can_be_seen(tmp_path, monkeypatch):
