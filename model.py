@@ -42,12 +42,22 @@ class LeNet5(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # max(relu(x)) = relu(max(x)), and after pooling a quarter of the values is left to do.
-        x = F.relu(F.max_pool2d(self.conv1(images), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        x = F.relu(max_pool(self.conv1(images)))
+        x = F.relu(max_pool(self.conv2(x)))
         x = x.flatten(1)
         x = self.dropout(F.relu(self.fc1(x)))
         x = self.dropout(F.relu(self.fc2(x)))
         return self.fc3(x)
+
+
+def max_pool(maps: torch.Tensor) -> torch.Tensor:
+    """The largest of each 2x2 pixels: float32 [B, C, H, W] -> [B, C, H/2, W/2], H and W even."""
+    if torch.is_grad_enabled():
+        return F.max_pool2d(maps, 2)
+    # The same for a tenth of the time, on a CPU, but without where each maximum came from, which
+    # only a gradient asks for.
+    rows = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
+    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 class CustomMLP(nn.Module):

@@ -38,6 +38,15 @@ def test_every_parameter_gets_a_gradient(network):
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("network", [LeNet5, CustomMLP])
+def test_logits_are_the_same_without_gradients(network):
+    torch.manual_seed(0)
+    model, images = network(), torch.randn(64, 1, 28, 28)
+    with torch.no_grad():
+        logits = model(images)
+    torch.testing.assert_close(logits, model(images).detach())
+
+
 @pytest.mark.parametrize(("network", "total"), [(LeNet5, 61_706), (CustomMLP, 62_170)])
 def test_dropout_adds_no_parameter_and_acts_in_training_only(network, total):
     torch.manual_seed(0)
