@@ -232,7 +232,7 @@ def measure_epoch() -> dict[str, float]:
                 "bare loop": lambda: alone(bare_epoch),
                 "main.py --model mlp": lambda: alone(main_epoch, "--model", "mlp"),
             },
-            repeats=5,  # one epoch of main.py takes 5 to 7 s, as the neighbours on the machine do
+            repeats=5,  # an epoch of main.py takes 3.3 to 4.7 s, as busy as the neighbours are
         )
 
 
@@ -370,7 +370,7 @@ def measure_scaling() -> dict[str, float]:
 
         for times in (1, 2, 4):
             measures |= per_image(times)
-        return in_turn(measures)
+        return in_turn(measures, repeats=5)  # of three, one noisy round decides the ratio
 
 
 # --- past 99 % ----------------------------------------------------------------------------------
