@@ -27,8 +27,8 @@ class LeNet5(nn.Module):
         fc3     10            84 * 10 + 10          =    850
 
     Args:
-        dropout: the share of the outputs of fc1 and of fc2 that training sets to 0 (Srivastava et
-            al. 2014). It adds no parameter.
+        dropout: the probability with which training sets an output of fc1 or fc2 to 0 (Srivastava
+            et al. 2014). It adds no parameter.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -41,23 +41,13 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # max(relu(x)) = relu(max(x)), and after pooling a quarter of the values is left to do.
-        x = F.relu(max_pool(self.conv1(images)))
-        x = F.relu(max_pool(self.conv2(x)))
+        # Pooling first: max(relu(x)) = relu(max(x)), and ReLU then has a quarter of the values.
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
         x = x.flatten(1)
         x = self.dropout(F.relu(self.fc1(x)))
         x = self.dropout(F.relu(self.fc2(x)))
         return self.fc3(x)
-
-
-def max_pool(maps: torch.Tensor) -> torch.Tensor:
-    """The largest of each 2x2 pixels: float32 [B, C, H, W] -> [B, C, H/2, W/2], H and W even."""
-    if torch.is_grad_enabled():
-        return F.max_pool2d(maps, 2)
-    # The same for a tenth of the time, on a CPU, but without where each maximum came from, which
-    # only a gradient asks for.
-    rows = torch.maximum(maps[:, :, ::2], maps[:, :, 1::2])
-    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
 class CustomMLP(nn.Module):
@@ -71,7 +61,7 @@ class CustomMLP(nn.Module):
         fc5     10        48 * 10 + 10 =    490
 
     Args:
-        dropout: the share of each hidden layer's outputs that training sets to 0.
+        dropout: the probability with which training sets an output of a hidden layer to 0.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -93,5 +83,8 @@ class CustomMLP(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """The number of trained values: all weights and biases."""
+    """Return the number of trained values: all weights and biases."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}

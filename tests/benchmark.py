@@ -40,7 +40,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the next three lie
 import dataset
 import main
-from model import LeNet5, max_pool
+from model import LeNet5
+from support import distributed, run_files
+from support.distributed import set_up_cpu
+from support.download import to_idx
 
 ROOT = Path(main.__file__).parent
 REPORT = ROOT / "results" / "report"
@@ -50,14 +53,25 @@ CPU = torch.device("cpu")
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
 
-def in_turn(measures: dict[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, float]:
-    """The median of each measure, all of them taken once before any is taken again."""
+def rounds_of(
+    measures: dict[str, Callable[[], float]], repeats: int = REPEATS
+) -> dict[str, list[float]]:
+    """What each measure gave in each round, all of them taken once before any is taken again."""
     taken = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
             taken[name].append(measure())
             print(f"    {name}: {taken[name][-1]:.2f}", file=sys.stderr)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
+
+
+def in_turn(measures: dict[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, float]:
+    """The median of each measure over some rounds."""
+    return medians(rounds_of(measures, repeats))
+
+
+def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def alone(measure: Callable, *arguments: object) -> object:
@@ -161,12 +175,11 @@ def torchvision_epoch(folder: Path, workers: int) -> float:
 def main_epoch(*arguments: object) -> float:
     """Seconds of an epoch of main.py, the median of four but the first: all that it trains, tests,
     prints, writes and draws, with the progress bar that a terminal shows."""
-    main.keep_freed_memory()  # as main.start does
     ends = []
-    save_plot = main.save_plot
+    save_run_plot = run_files.save_run_plot
 
     def stamped(*args: object) -> None:
-        save_plot(*args)
+        save_run_plot(*args)
         ends.append(time.perf_counter())
 
     def visible(loader: Batches, description: str, **options: object) -> tqdm:
@@ -174,8 +187,8 @@ def main_epoch(*arguments: object) -> float:
 
     with (
         tempfile.TemporaryDirectory() as results,
-        mock.patch.object(main, "save_plot", stamped),
-        mock.patch.object(main, "tqdm", visible),
+        mock.patch.object(run_files, "save_run_plot", stamped),
+        mock.patch.object(distributed, "tqdm", visible),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         main.main(["--epochs", "4", "--results-dir", results, *map(str, arguments)])
@@ -184,7 +197,7 @@ def main_epoch(*arguments: object) -> float:
 
 def bare_epoch() -> float:
     """Seconds of the same steps and the same tests on batches that lie in memory, and no more."""
-    main.keep_freed_memory()
+    set_up_cpu(threads=None)
     trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
     trn_batches = list(dataset.data_loader(trn_set, 64, shuffle=True, seed=0))
     tst_batches = list(dataset.data_loader(tst_set, main.TEST_BATCH, shuffle=False))
@@ -206,8 +219,8 @@ def bare_epoch() -> float:
     return epoch_seconds(ends)
 
 
-def measure_epoch() -> dict[str, float]:
-    """Seconds an epoch (60,000 training and 10,000 test images, batch 64)."""
+def measure_epoch() -> dict[str, list[float]]:
+    """Seconds an epoch (60,000 training and 10,000 test images, batch 64), in each round."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         raw = folder / "MNIST" / "raw"
@@ -220,9 +233,9 @@ def measure_epoch() -> dict[str, float]:
                 (folder / name).write_bytes(png)
             images = dataset.MNIST(path)
             rows = images.images.numpy().reshape(-1, 784).astype(np.float32) / 256
-            for name, content in dataset.to_idx(prefix, rows, images.labels.numpy()).items():
+            for name, content in to_idx(prefix, rows, images.labels.numpy()).items():
                 (raw / name).write_bytes(content)
-        return in_turn(
+        return rounds_of(
             {
                 "PNG folder": lambda: alone(png_folder_epoch, folder),
                 "torchvision, 2 workers": lambda: alone(torchvision_epoch, folder, 2),
@@ -394,14 +407,14 @@ class FastNet(nn.Module):
         self.fc2 = nn.Linear(256, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = F.relu(max_pool(self.conv1(images)))
-        x = F.relu(max_pool(self.conv2(x)))
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 def fast_net(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of FastNet, by its author's recipe."""
-    main.keep_freed_memory()
+    set_up_cpu(threads=None)
     trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
     torch.manual_seed(seed)
     model = FastNet().to(memory_format=torch.channels_last)
@@ -420,7 +433,6 @@ def fast_net(seed: int) -> tuple[float, float]:
 
 def fast_lenet5(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of README's command."""
-    main.keep_freed_memory()
     seconds = []
     train = main.train
 
@@ -547,12 +559,21 @@ def draw(speed: dict) -> None:
     seconds = [speed["epoch"][name] for name in titles]
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     ax = figure.subplots()
-    colours = ["tab:blue" if "main.py" in name else "tab:gray" for name in titles]
-    bars = ax.barh(list(titles.values()), seconds, color=colours)
-    ax.bar_label(bars, [f"{value:.1f} s" for value in seconds], padding=3)
+    colors = ["tab:blue" if "main.py" in name else "tab:gray" for name in titles]
+    rounds = [speed["epoch rounds"][name] for name in titles]
+    ranges = [
+        [value - min(taken) for value, taken in zip(seconds, rounds, strict=True)],
+        [max(taken) - value for value, taken in zip(seconds, rounds, strict=True)],
+    ]
+    bars = ax.barh(list(titles.values()), seconds, color=colors, xerr=ranges, capsize=3)
+    labels = [
+        f"{value:.1f} s ({min(taken):.1f} to {max(taken):.1f})"
+        for value, taken in zip(seconds, rounds, strict=True)
+    ]
+    ax.bar_label(bars, labels, padding=3)
     ax.invert_yaxis()
-    ax.margins(x=0.1)
-    ax.set_xlabel("seconds")
+    ax.margins(x=0.25)
+    ax.set_xlabel(f"seconds: median and range of {len(rounds[0])} rounds")
     figure.suptitle("One epoch of LeNet-5: 60,000 training and 10,000 test images, batch 64")
     ax.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(speed["machine"], fontsize=7)
@@ -565,6 +586,8 @@ def benchmark() -> None:
     for part in sys.argv[1:] or PARTS:
         print(part, file=sys.stderr)
         speed[part] = PARTS[part]()
+        if part == "epoch":
+            speed["epoch rounds"], speed["epoch"] = speed["epoch"], medians(speed["epoch"])
         speed["machine"] = machine()
         path.write_text(json.dumps(speed, indent=2) + "\n")
     if speed.keys() >= PARTS.keys():

@@ -1,11 +1,11 @@
 import signal
 import subprocess
-import sys
 
 import pytest
 from helpers import write_data
 
 import main
+from support.files import run_program
 
 
 @pytest.fixture(autouse=True)
@@ -22,17 +22,16 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
-def start_here(monkeypatch, capsys):
-    """Runs a program as `main.start` does, and returns what its user sees of it, but in this
+def start_here(capsys):
+    """Runs a program as `run_program` does, and returns what its user sees of it, but in this
     process: one of its own takes 3 s."""
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # start() sets all of these
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def start(program) -> subprocess.CompletedProcess:
         capsys.readouterr()
         code = 0
         try:
-            main.start(program, go_on="the same command with --resume")
+            run_program(program, resume_hint="the same command with --resume")
         except SystemExit as exit_:
             code = exit_.code
         stdout, stderr = capsys.readouterr()

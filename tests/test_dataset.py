@@ -14,7 +14,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import dataset
-from dataset import MNIST, DataError, augment, data_loader, hold_out
+from dataset import MNIST, augment, data_loader, split_validation
+from support.files import DataError
 
 
 @pytest.fixture
@@ -176,15 +177,15 @@ def test_a_set_on_cuda_makes_the_same_batches_there(tar):
     torch.testing.assert_close(there[torch.arange(5)][0].cpu(), here[torch.arange(5)][0])
 
 
-def test_hold_out_parts_the_set_always_in_the_same_way(tar):
+def test_split_validation_parts_the_set_always_in_the_same_way(tar):
     whole = MNIST(tar)
     whole.labels = torch.arange(25)  # so that a label tells which sample it is
-    rest, held = hold_out(whole, 10)
+    rest, held = split_validation(whole, 10)
     assert (len(rest), len(held), len(whole)) == (15, 10, 25)
     assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(25))
     assert torch.equal(held[0][0], whole[int(held.labels[0])][0])
     torch.manual_seed(99)
-    assert torch.equal(hold_out(whole, 10)[1].labels, held.labels)
+    assert torch.equal(split_validation(whole, 10)[1].labels, held.labels)
 
 
 def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits):
@@ -249,11 +250,18 @@ def test_a_damaged_header_does_not_hide_the_rest(tar):
 
 def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unseen(tmp_path, digits):
     png = to_png(digits[0][0])
+    refused = 0
     for position in range(0, len(png) * 8, 29):
         flipped = bytearray(png)
         flipped[position // 8] ^= 1 << position % 8
-        with pytest.raises(DataError, match=r"train/00000_0\.png"):
-            MNIST(write_tar(tmp_path / "train.tar", {"train/00000_0.png": bytes(flipped)}))
+        tar = write_tar(tmp_path / "train.tar", {"train/00000_0.png": bytes(flipped)})
+        try:
+            images = MNIST(tar).images
+        except DataError as error:
+            refused += "train/00000_0.png" in str(error)
+        else:
+            assert np.array_equal(images[0, 0].numpy(), digits[0][0])
+    assert refused > 0.9 * len(png) * 8 / 29  # all but a few in the last chunk, which is empty
 
 
 def test_cache_serves_the_same_pixels(tar, digits, own_cache, monkeypatch):
@@ -316,18 +324,3 @@ def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(MNIST(tar)) == 25
-
-
-def test_whole_file_leaves_the_old_one_when_writing_fails(tmp_path):
-    path = tmp_path / "x"
-    path.write_bytes(b"old")
-
-    def write_and_fail():
-        with dataset.whole_file(path) as file:
-            file.write(b"new")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_and_fail()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["x"]

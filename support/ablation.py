@@ -1,0 +1,137 @@
+"""The tables of README.md on regularization, as Markdown, made from records."""
+
+from support.plan import (
+    ALL_AUGMENTED,
+    CHOICES,
+    HELD_OUT,
+    LONG_CHOICES,
+    LONG_PLAIN,
+    RECIPE_ROW,
+    ROW_TITLES,
+    ROWS,
+    SHORT_RECIPE,
+    TECHNIQUES,
+)
+from support.records import Records, accuracies, epochs_of, last_epoch
+from support.stats import holm, paired_difference, paired_p_value
+from support.tables import plus_minus, seeds_and_epochs, spread
+
+
+def effects_of(records: Records) -> list[dict]:
+    """What each technique adds to plain LeNet-5 ("alone") and to all the others ("with the
+    others"): ten tests, read together."""
+    effects = []
+    for name in TECHNIQUES:
+        for company, with_it, without_it in (
+            ("alone", f"lenet5+{name}", "lenet5"),
+            ("with the others", "lenet5+all", f"lenet5+all-{name}"),
+        ):
+            first, second = accuracies(records[with_it]), accuracies(records[without_it])
+            difference, reach = paired_difference(first, second)
+            effects.append(
+                {
+                    "name": name,
+                    "company": company,
+                    "row": with_it if company == "alone" else without_it,
+                    "differences": first - second,
+                    "difference": difference,
+                    "reach": reach,
+                    "p_value": paired_p_value(first, second),
+                }
+            )
+    adjusted = holm([effect["p_value"] for effect in effects])
+    return [
+        effect | {"adjusted": p_value, "stands": p_value < 0.05}
+        for effect, p_value in zip(effects, adjusted, strict=True)
+    ]
+
+
+def verdict(difference: float, stands: bool) -> str:
+    if not stands:
+        return "not shown"
+    return "**helps**" if difference > 0 else "hurts"
+
+
+def ablation_table(records: Records) -> str:
+    """Every row of the ablation, and what each technique adds."""
+    plain = accuracies(records["lenet5"])
+    cells = dict.fromkeys(ROWS, " | | ")
+    for row in ("mlp", "lenet5+all"):
+        cells[row] = plus_minus(*paired_difference(accuracies(records[row]), plain)) + " | | "
+    for effect in effects_of(records):
+        cells[effect["row"]] = (
+            f"{plus_minus(effect['difference'], effect['reach'])} | {p_text(effect['adjusted'])} "
+            f"| {verdict(effect['difference'], effect['stands'])}"
+        )
+    lines = [
+        f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
+        "| test loss | difference, 95 % interval | adjusted p | the technique |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in ROWS:
+        runs = records[row]
+        smoothed = runs[0]["config"]["label_smoothing"] > 0
+        loss = "(smoothed)" if smoothed else spread(last_epoch(runs, "loss"), 4)
+        lines.append(
+            f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
+            f"| {spread(accuracies(runs))} | {loss} | {cells[row]} |"
+        )
+    return "\n".join(lines)
+
+
+def p_text(p_value: float) -> str:
+    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.0e}"
+
+
+def control_table(records: Records) -> str:
+    """How much of the recipe's gain is regularization, and how much is length."""
+    short, long = records["lenet5"], records[LONG_PLAIN]
+    short_recipe, recipe = records[SHORT_RECIPE], records[RECIPE_ROW]
+    lines = [
+        f"| test accuracy (%), {len(recipe)} seeds | {epochs_of(short)} epochs "
+        f"| {epochs_of(recipe)} epochs | longer minus shorter |",
+        "|---|---:|---:|---:|",
+        f"| plain | {spread(accuracies(short), 3)} | {spread(accuracies(long), 3)} "
+        f"| {difference(long, short)} |",
+        f"| the recipe | {spread(accuracies(short_recipe), 3)} | {spread(accuracies(recipe), 3)} "
+        f"| {difference(recipe, short_recipe)} |",
+        f"| recipe minus plain | {difference(short_recipe, short)} | {difference(recipe, long)} "
+        f"| {difference(recipe, short)} (both changes) |",
+    ]
+    return "\n".join(lines)
+
+
+def difference(first: list[dict], second: list[dict]) -> str:
+    return plus_minus(*paired_difference(accuracies(first), accuracies(second)), 3)
+
+
+def choices_table(records: Records) -> str:
+    """What was tried on held-out training images."""
+    lines = [
+        f"| on {HELD_OUT:,} held-out images | epochs | seeds | accuracy (%) | loss |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row, options in (CHOICES | LONG_CHOICES).items():
+        runs = records[row]
+        loss = last_epoch(runs, "loss").mean()
+        lines.append(
+            f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
+            f"| {spread(accuracies(runs), 3)} | {loss:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def recipe_table(records: Records) -> str:
+    """What the recipe's last epochs, without augmentation, add."""
+    recipe, without = records[RECIPE_ROW], records[ALL_AUGMENTED]
+    p_value = paired_p_value(accuracies(recipe), accuracies(without))
+    return "\n".join(
+        [
+            f"| {seeds_and_epochs(recipe)} | test accuracy (%) | difference | p |",
+            "|---|---:|---:|---:|",
+            f"| `--regularize --no-aug-epochs 0`, tested first "
+            f"| {spread(accuracies(without), 3)} | | |",
+            f"| `--regularize`, tested second | {spread(accuracies(recipe), 3)} "
+            f"| {difference(recipe, without)} | {p_text(p_value)} |",
+        ]
+    )

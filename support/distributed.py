@@ -1,0 +1,149 @@
+"""Where a run computes: its device, its threads, and, under torchrun, its several processes."""
+
+import contextlib
+import ctypes
+import io
+import math
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from support.files import RunError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is the fastest that is available.
+
+    Raises:
+        RunError: this machine, or this build of torch, has no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available["cpu"] = True
+    if name == "auto":
+        name = next(kind for kind in available if available[kind])
+    if not available[name]:
+        raise RunError(f"--device {name}: torch finds none here; try --device auto")
+    if name == "cuda" and distributed.is_torchelastic_launched():
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """Describe the device: "cpu (2 threads)", "cuda (NVIDIA H100)", "2 times cpu (1 threads)"."""
+    name = device.type
+    if name == "cuda":
+        name += f" ({torch.cuda.get_device_name(device)})"
+    elif name == "cpu":
+        name += f" ({torch.get_num_threads()} threads)"
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return name if processes == 1 else f"{processes} times {name}"
+
+
+def set_up_cpu(threads: int | None) -> None:
+    """Set the number of CPU threads (None: torch's choice, or the cores' share of this process),
+    and keep the memory that tensors free for those of the next step.
+
+    By default glibc returns most of it to the system, which then clears every page again: a
+    quarter of an epoch with batches of 128 (mallopt(3)).
+    """
+    if threads is None and distributed.is_torchelastic_launched():
+        threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, 256 << 20)  # bytes
+        libc.mallopt(mmap_threshold, 32 << 20)  # the most that it accepts
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Under torchrun, join the processes that it started, so that they train one network.
+
+    Only the main process prints. Elsewhere this does nothing.
+
+    Raises:
+        RunError: another process has died.
+    """
+    if not distributed.is_torchelastic_launched():
+        yield
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    silence = (
+        contextlib.nullcontext() if is_main_process() else contextlib.redirect_stdout(io.StringIO())
+    )
+    try:
+        with silence:
+            yield
+    except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise RunError(
+            f"a process of this run has died ({str(error).splitlines()[0]}); "
+            "the same command with --resume continues the run"
+        ) from error
+    finally:
+        # Before version 2.8, torch holds Python's lock while it waits for the group's threads to
+        # end, one of which may still need it to free the last tensors: give them a moment.
+        time.sleep(0.1)
+        distributed.destroy_process_group()
+
+
+def is_main_process() -> bool:
+    """Whether this process prints and writes: the only one of its run, or the first."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def from_main_process(value: object) -> object:
+    """Return what the main process passes here, in every process."""
+    if not distributed.is_initialized():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def progress_bar(batches: Iterable, description: str) -> tqdm:
+    """Iterate over `batches` with a progress bar on a terminal, and with none elsewhere."""
+    hidden = None if is_main_process() else True  # None: tqdm looks for a terminal itself
+    return tqdm(batches, description, leave=False, disable=hidden)
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """Return `model`, or, under torchrun, the network that all processes compute together."""
+    return ShardedBatch(model) if distributed.is_initialized() else model
+
+
+class ShardedBatch(nn.Module):
+    """A network whose batches are shared by all processes of a run.
+
+    Each process is given the whole batch and computes its share of the images; all get all the
+    logits, float32 [B, 10]. So each finds the loss of the whole batch, and from it the gradients
+    of its own share. Random numbers stay in step, since all processes draw equally many: the same
+    augmented images as in one process, but the same dropout for each share.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = DistributedDataParallel(network)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        rank, processes = distributed.get_rank(), distributed.get_world_size()
+        share = math.ceil(len(images) / processes)
+        indices = torch.arange(rank * share, (rank + 1) * share, device=images.device)
+        # Shares must have the same size: where images run out, the last one is repeated.
+        logits = self.network(images[indices.clamp(max=len(images) - 1)])
+        if logits.requires_grad:
+            # DistributedDataParallel averages the gradients, but those of shares must be summed.
+            logits.register_hook(lambda gradient: gradient * processes)
+        shares = [torch.empty_like(logits) for _ in range(processes)]
+        distributed.all_gather(shares, logits.detach())
+        shares[rank] = logits  # the one share that this process can differentiate
+        return torch.cat(shares)[: len(images)]

@@ -1,0 +1,220 @@
+"""The figures of the report: many runs side by side, and what the trained LeNet-5 sees."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dataset import SIZE, augment, normalize
+from model import LeNet5
+from support.plan import TECHNIQUE_TITLES
+from support.plots import draw_confusion, draw_curves, new_figure, save_digits, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GRAY = "0.6"
+
+
+def save_curves(
+    path: Path, title: str, rows: dict[str, list[dict]], no_aug_epochs: int = 0
+) -> None:
+    """Draw the curves of many runs of each row: means over seeds, with bands of one standard
+    deviation.
+
+    Args:
+        rows: the records of each curve, by its name.
+        no_aug_epochs: how many last epochs to shade, since they train without augmentation.
+    """
+    runs = {name: [record["history"] for record in records] for name, records in rows.items()}
+    [first, *_] = runs.values()
+    seeds, epochs = len(first), len(first[0])
+    figure = draw_curves(f"{title}: {seeds} seeds, mean ± 1 SD", runs, "test", epochs)
+    figure.subplots_adjust(wspace=0.3)  # room for the longer labels
+    for ax in figure.axes:
+        quantity = "loss" if "loss" in ax.get_title() else "accuracy"
+        if "training" in ax.get_title():
+            ax.set_title(f"training {quantity} (running mean over the epoch)", y=1, fontsize=10)
+        if quantity == "loss":
+            ax.set_yscale("log")
+            ax.set_ylabel("cross-entropy, log scale")
+        elif epochs > 2:
+            ax.set_ylim(95, 100.1)
+            ax.set_ylabel("accuracy (%; axis starts at 95)")
+        if no_aug_epochs:
+            last = epochs + 0.5
+            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
+        ax.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
+    """Draw what each technique adds, alone and to the others, sorted, with the seeds as dots.
+
+    Args:
+        effects: of each test the technique's "name", its "company", the "differences" of the
+            seeds (points), their mean "difference", the "reach" of its 95 % interval, and whether
+            it "stands" after Holm's correction.
+    """
+    figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
+    ax = figure.subplots()
+    alone = [effect for effect in effects if effect["company"] == "alone"]
+    order = sorted(alone, key=lambda effect: effect["difference"])
+    places = {effect["name"]: place for place, effect in enumerate(order)}
+    colors = {"alone": ("tab:blue", 0.14), "with the others": ("tab:red", -0.14)}
+    for effect in effects:
+        color, shift = colors[effect["company"]]
+        y = places[effect["name"]] + shift
+        ax.plot(effect["differences"], [y] * seeds, ".", color=color, alpha=0.35, markersize=5)
+        ax.errorbar(
+            effect["difference"],
+            y,
+            xerr=effect["reach"],
+            fmt="o",
+            color=color,
+            markerfacecolor=color if effect["stands"] else "white",
+            markersize=8,
+            capsize=4,
+        )
+    for company, (color, _) in colors.items():
+        ax.plot([], [], "o", color=color, label=company)
+    ax.plot([], [], "o", color=GRAY, label="filled: stands after Holm's correction")
+    ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not shown")
+    ax.plot([], [], ".", color=GRAY, label="one seed")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])
+    ax.set_xlabel(f"percentage points, with 95 % confidence interval ({seeds} seeds, paired)")
+    images = ax.secondary_xaxis("top", functions=(lambda x: 100 * x, lambda x: x / 100))
+    images.set_xlabel("images of the 10,000 in the test set")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend(loc="lower right", fontsize=8)
+    save_figure(figure, path)
+
+
+def save_confusions(path: Path, counts: dict[str, np.ndarray]) -> None:
+    """Draw the errors of networks side by side: confusion matrices [10, 10], means over seeds."""
+    figure = new_figure(10.5, 5.2, "Misclassified test images per run, mean over seeds")
+    panels = figure.subplots(1, len(counts))
+    darkest = max(matrix.max() for matrix in counts.values())
+    for ax, (name, matrix) in zip(panels, counts.items(), strict=True):
+        draw_confusion(ax, matrix, "{:.1f}", darkest)
+        ax.set_title(f"{name}: {matrix.sum():.0f} of 10,000")
+    figure.colorbar(panels[-1].images[0], ax=panels, shrink=0.8, label="images per run")
+    save_figure(figure, path)
+
+
+def save_hard_digits(
+    path: Path, images: torch.Tensor, misclassified: list[dict[str, list[int]]]
+) -> None:
+    """Draw the test images that at least half of the networks misclassify, the hardest first.
+
+    Args:
+        images: uint8 [N, 1, 28, 28].
+        misclassified: of each network, by the index of an image, its true and its predicted digit.
+    """
+    networks = len(misclassified)
+    answers: dict[str, list[list[int]]] = {}
+    for errors in misclassified:
+        for index, pair in errors.items():
+            answers.setdefault(index, []).append(pair)
+    hard = [index for index in answers if 2 * len(answers[index]) >= networks]
+    hard.sort(key=lambda index: (-len(answers[index]), int(index)))
+    texts = []
+    for index in hard:
+        digits = [digit for _, digit in answers[index]]
+        usual = max(digits, key=digits.count)
+        texts.append(f"{answers[index][0][0]} → {usual}  {len(digits)} of {networks}")
+    title = (
+        f"Test images that at least half of the {networks} networks misclassify\n"
+        "true digit → most frequent prediction, and how many networks misclassify it"
+    )
+    save_digits(path, title, images[[int(index) for index in hard]], texts)
+
+
+def save_augmented(path: Path, images: torch.Tensor) -> None:
+    """Draw a few digits (left), each with ten of its augmented versions.
+
+    Args:
+        images: normalized, float32 [N, 1, 28, 28].
+    """
+    versions = 10
+    torch.manual_seed(0)
+    rows = []
+    for image in images:
+        copies = augment(image.expand(versions, 1, SIZE, SIZE).contiguous())
+        rows.append(torch.cat([image[0], *copies[:, 0]], dim=1))
+    figure = new_figure(9, 4.6, "Training images (left), and what --augment makes of them")
+    ax = figure.subplots()
+    ax.imshow(torch.cat(rows).numpy(), cmap="gray_r")
+    ax.axvline(SIZE - 0.5, color="tab:blue")
+    ax.axis("off")
+    save_figure(figure, path)
+
+
+@torch.no_grad()
+def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
+    """Draw one digit, uint8 [1, 28, 28], on its way through a trained LeNet-5, and the kernels of
+    conv1."""
+    x = normalize(image)[None]
+    conv1 = F.relu(model.conv1(x))
+    pool1 = F.max_pool2d(conv1, 2)
+    conv2 = F.relu(model.conv2(pool1))
+    pool2 = F.max_pool2d(conv2, 2)
+    fc1 = F.relu(model.fc1(pool2.flatten(1)))
+    fc2 = F.relu(model.fc2(fc1))
+    probabilities = model.fc3(fc2).softmax(dim=1)[0].numpy()
+
+    figure = new_figure(11, 6.6, "What LeNet-5 sees: one digit on its way through the network")
+    above, below = figure.subfigures(2, 1, height_ratios=[4, 1])
+    stages = {
+        ("input", "1 x 28 x 28"): image[0].numpy(),
+        ("conv1, ReLU", "6 x 28 x 28"): stack_maps(conv1[0], columns=1),
+        ("max pooling", "6 x 14 x 14"): stack_maps(pool1[0], columns=1),
+        ("conv2, ReLU", "16 x 10 x 10"): stack_maps(conv2[0], columns=2),
+        ("max pooling", "16 x 5 x 5"): stack_maps(pool2[0], columns=2),
+        ("fc1, ReLU", "120"): fc1.view(30, 4).numpy(),
+        ("fc2, ReLU", "84"): fc2.view(28, 3).numpy(),
+    }
+    *panels, output = above.subplots(1, len(stages) + 1, width_ratios=[2, 1, 1, 1, 1, 1, 1, 2.4])
+    for ax, ((layer, size), values) in zip(panels, stages.items(), strict=True):
+        ax.imshow(values, cmap="gray_r")
+        ax.set_title(layer, fontsize=9)
+        ax.text(0.5, -0.01, size, transform=ax.transAxes, ha="center", va="top", fontsize=9)
+        ax.set_anchor("N")  # at the top, so that all titles are on one line
+        ax.axis("off")
+    draw_probabilities(output, probabilities)
+
+    kernels = model.conv1.weight[:, 0].numpy()
+    strongest = np.abs(kernels).max()
+    below.suptitle("the six 5 x 5 kernels of conv1", fontsize=9)
+    panels = below.subplots(1, len(kernels))
+    for ax, kernel in zip(panels, kernels, strict=True):
+        shown = ax.imshow(kernel, cmap="RdBu", vmin=-strongest, vmax=strongest)
+        ax.axis("off")
+    below.colorbar(shown, ax=panels, label="weight")
+    save_figure(figure, path)
+
+
+def stack_maps(maps: torch.Tensor, columns: int) -> np.ndarray:
+    """Put maps, [C, H, W], into one picture of `columns` columns, with gaps between them."""
+    padded = F.pad(maps, (1, 1, 1, 1), value=float("nan")).numpy()  # drawn as white
+    rows = np.split(padded, len(maps) // columns)
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def draw_probabilities(ax: "Axes", probabilities: np.ndarray) -> None:
+    """Draw ten bars, one for each digit."""
+    colors = ["tab:blue" if p == probabilities.max() else GRAY for p in probabilities]
+    bars = ax.barh(range(10), 100 * probabilities, color=colors)
+    ax.bar_label(bars, [f"{p:.1%}" for p in probabilities], fontsize=8, padding=2)
+    ax.set_yticks(range(10))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 130)
+    ax.set_xticks([])
+    ax.spines[["top", "right", "bottom"]].set_visible(False)
+    ax.set_title("fc3, softmax", fontsize=9)
+    ax.text(
+        0.5, -0.01, "10 probabilities", transform=ax.transAxes, ha="center", va="top", fontsize=9
+    )

@@ -1,0 +1,51 @@
+"""What finished runs left: their records, and the numbers in them.
+
+A record is the metrics of a run (main.py's results/metrics/NAME.json) and two more: the accuracy of
+the trained network on the training images as they are ("train_accuracy"), and the test images that
+it misclassifies ("misclassified": by index, the true and the predicted digit).
+"""
+
+import numpy as np
+
+TEST_IMAGES = 10_000
+Records = dict[str, list[dict]]  # by row of a table, one record per seed
+
+
+def last_epoch(runs: list[dict], quantity: str) -> np.ndarray:
+    """Return the final "loss" or "accuracy" of each run, on the set that it watched."""
+    watched = "val" if runs[0]["config"]["validation"] else "test"
+    return np.array([run["history"][-1][f"{watched}_{quantity}"] for run in runs])
+
+
+def accuracies(runs: list[dict], split: str = "test") -> np.ndarray:
+    """Return the accuracy of each run's final network, in percent: on the set that it watched, or
+    on the training images as they are."""
+    if split == "train":
+        return 100 * np.array([run["train_accuracy"] for run in runs])
+    return 100 * last_epoch(runs, "accuracy")
+
+
+def epochs_of(runs: list[dict]) -> int:
+    return len(runs[0]["history"])
+
+
+def misclassified_images(run: dict) -> set[str]:
+    return set(run["misclassified"])
+
+
+def error_matrix(runs: list[dict]) -> np.ndarray:
+    """Return which test image (column) each run (row) misclassifies: int64 [runs, 10,000]."""
+    errors = np.zeros((len(runs), TEST_IMAGES), np.int64)
+    for row, run in zip(errors, runs, strict=True):
+        row[[int(index) for index in run["misclassified"]]] = 1
+    return errors
+
+
+def confusions(runs: list[dict]) -> np.ndarray:
+    """Return how often, in the mean over runs, digit [row] of the test set was predicted as
+    [column]: float64 [10, 10]."""
+    counts = np.zeros((10, 10))
+    for run in runs:
+        for label, digit in run["misclassified"].values():
+            counts[label, digit] += 1 / len(runs)
+    return counts

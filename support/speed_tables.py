@@ -1,0 +1,66 @@
+"""The tables of engineering.md: what tests/benchmark.py measured, as Markdown."""
+
+
+def speed_table(speed: dict) -> str:
+    """What tests/benchmark.py measured."""
+    epoch, start, memory, scaling = (
+        speed[part] for part in ("epoch", "start", "memory", "scaling")
+    )
+    lines = [
+        "| one epoch, 60,000 + 10,000 images, batch 64 | seconds | times `main.py` |",
+        "|---|---:|---:|",
+    ]
+    for name, seconds in epoch.items():
+        lines.append(f"| {name} | {seconds:.1f} | {seconds / epoch['main.py']:.2f} |")
+    imports = "import torch, matplotlib.pyplot"
+    first = start["main.py to its first step"]
+    whole, begun = start[imports], start[f"{imports}, without the process's end"]
+    used, used_first = (
+        memory[name] - memory["import torch"] for name in ("main.py", "main.py, first run")
+    )
+    lines += [
+        "",
+        "| the whole process | measured | compared with | ratio |",
+        "|---|---:|---|---:|",
+        f"| from `python main.py` to the first step | {first:.1f} s "
+        f'| `python -c "{imports}"`: {whole:.1f} s | {first / whole:.2f} |',
+        f"| | | the same without the process's end: {begun:.1f} s | {first / begun:.2f} |",
+        "| decoding 70,000 PNGs, in the first run only "
+        f"| {start['reading 70,000 PNGs the first time']:.1f} s | | |",
+        f"| peak memory, above `import torch` | {used:.0f} MB "
+        f"| the first run, which decodes: {used_first:.0f} MB | {used / used_first:.2f} |",
+    ]
+    for what, title, unit in (
+        ("decoding", "µs to decode an image", "us"),
+        ("epoch", "µs an image and epoch", "us"),
+        ("memory", "bytes of memory an image", "bytes"),
+    ):
+        once, four = (scaling[f"{what}, {times}x ({unit})"] for times in (1, 4))
+        lines.append(
+            f"| {title}, 4 times MNIST | {four:.0f} | once MNIST: {once:.0f} | {four / once:.2f} |"
+        )
+    return "\n".join([*lines, "", f"Measured on {speed['machine']}."])
+
+
+def fast_table(fast: dict[str, float]) -> str:
+    """README's command for 99 %, beside a network made for it."""
+    lines = ["| | seconds of training | test accuracy (%), 10 seeds |", "|---|---:|---:|"]
+    for title, name in (
+        ("LeNet-5 by the command above: 61,706 parameters", "LeNet-5"),
+        ("train_mnist_fast's network: 215,194 parameters, 1 epoch, batch 256", "FastNet"),
+    ):
+        accuracy = f"{fast[f'{name} (%)']:.2f} ± {fast[f'{name} (% std)']:.2f}"
+        lines.append(f"| {title} | {fast[f'{name} (s)']:.1f} | {accuracy} |")
+    return "\n".join(lines)
+
+
+def torchrun_table(seconds: dict[str, float]) -> str:
+    """What an epoch takes one process and two."""
+    lines = ["| seconds on 2 cores | 1 process | 2 processes | ratio |", "|---|---:|---:|---:|"]
+    for title, name in (
+        ("an epoch of `main.py`, batch 64", "main.py --batch-size 64"),
+        ("an epoch of `main.py`, batch 512", "main.py --batch-size 512"),
+    ):
+        one, two = seconds[f"{name}, 1"], seconds[f"{name}, 2"]
+        lines.append(f"| {title} | {one:.1f} | {two:.1f} | {one / two:.2f} |")
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""The tables of README.md that compare the networks, as Markdown, made from records."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from model import MODELS
+from support.plan import LONG_PLAIN, RECIPE_ROW, SCHEDULE
+from support.records import (
+    Records,
+    accuracies,
+    confusions,
+    epochs_of,
+    error_matrix,
+    last_epoch,
+    misclassified_images,
+)
+from support.stats import crossed_bootstrap, fisher, mcnemar, paired_difference
+
+CPU = "one thread of an Intel Xeon"  # where the runs of the headline's rows were trained
+
+
+def spread(values: np.ndarray, digits: int = 2) -> str:
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
+def plus_minus(difference: float, reach: float, digits: int = 2) -> str:
+    """A paired difference and how far its confidence interval reaches to either side."""
+    return f"{difference:+z.{digits}f} ± {reach:.{digits}f}"
+
+
+def headline_table(records: Records) -> str:
+    """The three networks, each by the command that trains it."""
+    lines = [
+        f"| command | parameters | epochs | test accuracy (%) | minutes ({CPU}) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for command, row in (
+        (f"python main.py --model mlp --epochs 20 {SCHEDULE}", "mlp"),
+        (f"python main.py --model lenet5 --epochs 20 {SCHEDULE}", "lenet5"),
+        ("python main.py --regularize", RECIPE_ROW),
+    ):
+        runs = records[row]
+        minutes = [sum(entry["seconds"] for entry in run["history"]) / 60 for run in runs]
+        lines.append(
+            f"| `{command}` | {runs[0]['parameters']:,} | {epochs_of(runs)} "
+            f"| {spread(accuracies(runs))} | {np.median(minutes):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def count_multiply_adds(model: nn.Module) -> int:
+    """Return the multiplications, each with its addition, that one image costs."""
+    total = 0
+
+    def count(layer: nn.Module, inputs: tuple, outputs: torch.Tensor) -> None:
+        nonlocal total
+        total += outputs.numel() * layer.weight[0].numel()  # each output sums so many products
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    model(torch.zeros(1, 1, 28, 28))
+    return total
+
+
+def models_table(records: Records) -> str:
+    """LeNet-5 and the MLP, trained alike, side by side."""
+    lenet5, mlp = records["lenet5"], records["mlp"]
+    only_lenet5, only_mlp, p_value = mcnemar(*(misclassified_images(r[0]) for r in (lenet5, mlp)))
+    rows = {
+        "parameters": [f"{runs[0]['parameters']:,}" for runs in (lenet5, mlp)],
+        "multiply-adds per image": [
+            f"{count_multiply_adds(MODELS[name]()):,}" for name in ("lenet5", "mlp")
+        ],
+        "training accuracy (%)": [spread(accuracies(runs, "train")) for runs in (lenet5, mlp)],
+        "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
+        "test loss": [spread(last_epoch(runs, "loss"), 4) for runs in (lenet5, mlp)],
+        "errors in 10,000": [f"{100 * (100 - accuracies(r).mean()):.0f}" for r in (lenet5, mlp)],
+        "test images that, with seed 0, only this one misclassifies": [only_lenet5, only_mlp],
+    }
+    lines = [f"| {seeds_and_epochs(lenet5)} | LeNet-5 | MLP |", "|---|---:|---:|"]
+    lines += [f"| {name} | {first} | {second} |" for name, (first, second) in rows.items()]
+    test = f"McNemar's test on the two networks of seed 0: p = {p_value:.1g}."
+    return "\n".join([*lines, "", test])
+
+
+def seeds_and_epochs(runs: list[dict]) -> str:
+    return f"{len(runs)} seeds, {epochs_of(runs)} epochs"
+
+
+def known_table(records: Records) -> str:
+    """Ours beside what LeCun et al. 1998 published."""
+    rows = [
+        ("LeNet-5, 1998", "0.95"),
+        ("**LeNet-5, here, plain**", error_rate(records["lenet5"])),
+        ("LeNet-5, 1998, with distortions", "0.8"),
+        ("LeNet-4, 1998, boosted: the best of the paper", "0.7"),
+        ("LeNet-5, here, with augmentation, 20 epochs", error_rate(records["lenet5+augment"])),
+        ("**LeNet-5, here, `--regularize`**", error_rate(records[RECIPE_ROW])),
+    ]
+    errors = round(100 * (100 - accuracies(records["lenet5"]).mean()))
+    p_value = fisher(errors, 95, 10_000)
+    lines = ["| network | test error (%) |", "|---|---:|"]
+    lines += [f"| {network} | {error} |" for network, error in rows]
+    verdict = "similar" if p_value > 0.05 else "different"
+    test = (
+        f"{errors} errors in 10,000 against 95: {verdict} (Fisher's exact test, p = {p_value:.2f})."
+    )
+    return "\n".join([*lines, "", test])
+
+
+def error_rate(runs: list[dict]) -> str:
+    return spread(100 - accuracies(runs))
+
+
+def differences_table(records: Records) -> str:
+    """The three headline differences, each with two intervals."""
+    lines = [
+        "| difference in test accuracy (points) | mean | over seeds | over seeds and images |",
+        "|---|---:|---:|---:|",
+    ]
+    for title, first, second in (
+        ("LeNet-5 minus MLP, both plain", "lenet5", "mlp"),
+        ("`--regularize` minus LeNet-5 plain", RECIPE_ROW, "lenet5"),
+        ("`--regularize` minus LeNet-5 plain for as many epochs", RECIPE_ROW, LONG_PLAIN),
+    ):
+        mean, reach = paired_difference(accuracies(records[first]), accuracies(records[second]))
+        errors = error_matrix(records[second]) - error_matrix(records[first])
+        low, high = (100 * bound for bound in crossed_bootstrap(errors))
+        lines.append(
+            f"| {title} | {mean:+.3f} | {mean - reach:+.3f} to {mean + reach:+.3f} "
+            f"| {low:+.3f} to {high:+.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def confusions_table(records: Records) -> str:
+    """What each network most often takes a digit for."""
+    columns = []
+    for row in ("lenet5", "mlp", RECIPE_ROW):
+        counts = confusions(records[row])
+        most = np.argsort(-counts, axis=None, kind="stable")[:6]
+        columns.append(
+            [
+                f"{label} as {digit}: {counts[label, digit]:.1f}"
+                for label, digit in zip(*np.unravel_index(most, counts.shape), strict=True)
+            ]
+        )
+    lines = ["| LeNet-5 | MLP | LeNet-5, `--regularize` |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)])
+
+
+def hard_images_table(records: Records) -> str:
+    """How many test images are misclassified by how many of the recipe's networks."""
+    runs = records[RECIPE_ROW]
+    times = error_matrix(runs).sum(axis=0)
+    rows = {
+        "at least one": (times > 0).sum(),
+        "at least half": (2 * times >= len(runs)).sum(),
+        "all": (times == len(runs)).sum(),
+    }
+    lines = [f"| misclassified by | of {len(runs)} networks | test images |", "|---|---|---:|"]
+    lines += [f"| {name} | `--regularize` | {count} |" for name, count in rows.items()]
+    return "\n".join(lines)
