@@ -4,7 +4,7 @@ A split (train or test) is a tar, or an extracted folder, of 28x28 8-bit graysca
 `{number}_{label}.png`. Every PNG is decoded once; the pixels then stay in memory as one uint8
 tensor, so that making a batch is one indexing operation:
 
-    trn_path, tst_path = find_splits()  # where the data is; the first use downloads it
+    trn_path, tst_path = find_splits()  # where the data is, downloaded if necessary
     trn_set = MNIST(trn_path)
     for images, labels in data_loader(trn_set, batch_size=64, shuffle=True, seed=0):
         ...  # float32 [64, 1, 28, 28], int64 [64]
@@ -33,17 +33,18 @@ from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
 from tqdm import tqdm
 
+from support.download import download_mnist
 from support.files import DataError, atomic_write
 
 DEFAULT_DATA_DIR = Path("/data/MNIST_assignment")
 DOWNLOAD_DIR = Path(__file__).resolve().parent / "data" / "MNIST_assignment"
 SPLITS = ("train", "test")
-SIZE = 28  # pixels, both ways
-PIXEL = 2 / SIZE  # the width of a pixel where the image reaches from -1 to 1
+SIZE = 28  # width and height in pixels
+PIXEL = 2 / SIZE  # one pixel in the coordinates of grid_sample, which run from -1 to 1
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}  # first bytes
-LARGEST_PNG = 1 << 20  # bytes: room for any metadata, none for a file that would fill the memory
+MAX_PNG_BYTES = 1 << 20  # room for metadata, none for a file that would fill the memory
 
 
 class MNIST(Dataset):
@@ -52,8 +53,8 @@ class MNIST(Dataset):
     Args:
         data_dir: a tar or a folder of PNGs; `.../train` also stands for `.../train.tar`.
         transform: maps a batch of normalized images, float32 [B, 1, 28, 28], to such a batch
-            (augmentation: for the training set only). A random one of torchvision, `t`, would draw
-            once for the whole batch; to draw for each image, give
+            (augmentation: for the training set only). A random torchvision transform `t` would draw
+            once for the whole batch; to draw for each image, pass
             `lambda images: torch.stack([t(image) for image in images])`.
 
     Attributes:
@@ -91,7 +92,7 @@ class MNIST(Dataset):
             images, labels = self[[index]]
             return images[0], int(labels[0])
         index = torch.as_tensor(index, device=self.labels.device)
-        # index_select copies a row at a time, which indexing with [] does not.
+        # index_select is faster than []: it copies whole images.
         images = normalize(self.images.index_select(0, index))
         if self.transform is not None:
             images = self.transform(images)
@@ -105,7 +106,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 
 def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
-    """Split a set into all but `count` samples, and those `count`, always the same ones."""
+    """Return (training, validation): hold out `count` samples, the same ones every time."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     parts = []
     for indices in (order[count:], order[:count]):
@@ -118,15 +119,12 @@ def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
 def augment(images: torch.Tensor) -> torch.Tensor:
     """Deform each image of a batch a little, at random, as another hand might have written it.
 
-    Rotation by up to 12 degrees, scaling by up to 12 %, shear by up to 0.15 and translation by up
-    to 2 pixels, each drawn uniformly; and a smooth elastic displacement, normal with a standard
-    deviation of 0.5 pixels (Simard, Steinkraus, Platt 2003, section 2).
+    The sampling grid is rotated by up to 12 degrees, scaled by up to 12 %, sheared by up to 0.15
+    and shifted by up to 2 pixels, each drawn uniformly from torch's global generator; and bent by
+    a smooth elastic displacement, normal with a standard deviation of 0.5 pixels (Simard,
+    Steinkraus, Platt 2003, section 2).
 
-    Args:
-        images: float32 [B, 1, 28, 28], on any device; not changed.
-
-    Returns:
-        The same shape, dtype and device. Draws from torch's global generator of that device.
+    Takes float32 [B, 1, 28, 28] on any device; returns the same shape, dtype and device.
     """
     count, device = len(images), images.device
     basis = deformation_basis(device)
@@ -136,12 +134,14 @@ def augment(images: torch.Tensor) -> torch.Tensor:
 
     angle, shear, scale = uniform(math.radians(12)), uniform(0.15), 1 + uniform(0.12)
     cos, sin = scale * angle.cos(), scale * angle.sin()
+    # scale * rotation @ [[1, shear], [0, 1]], and a shift as the third column
     affine_x = torch.stack([cos, shear * cos - sin, uniform(2 * PIXEL)], dim=1)
     affine_y = torch.stack([sin, shear * sin + cos, uniform(2 * PIXEL)], dim=1)
     affine = torch.stack([affine_x, affine_y], dim=1)
-    elastic = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL
+    elastic = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL  # 3 are affine
 
-    # For each pixel of the result, the place (x, y) in the image that it shows.
+    # For each pixel of the result, the place (x, y) in the image that it shows; beyond the edge,
+    # the edge's pixel: padding with zeros would be gray, since the background is -0.42.
     places = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
     return F.grid_sample(
         images, places.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
@@ -150,67 +150,69 @@ def augment(images: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def deformation_basis(device: torch.device) -> torch.Tensor:
-    """The maps over the image, float32 [3 + 49, 28 * 28], of which `augment` takes random sums.
+    """The maps over the image, float32 [3 + 49, 28 * 28], of which `augment` forms random sums.
 
     First x, y (-1 to 1 across the image) and 1, for an affine map; then 7 x 7 Gaussian bumps with
     a standard deviation of 4 pixels, for a smooth displacement. The bumps' squares add up to 1 at
     every pixel, so that a pixel's displacement has the variance of the numbers that the bumps are
-    multiplied with.
+    multiplied by.
     """
     middles = PIXEL * (torch.arange(SIZE) - (SIZE - 1) / 2)
     y, x = torch.meshgrid(middles, middles, indexing="ij")
     centers = torch.linspace(-1, 1, 7)[:, None]
-    nearness = torch.exp(-((middles - centers) ** 2) / (2 * (4 * PIXEL) ** 2))
-    bumps = F.normalize(torch.kron(nearness, nearness), dim=0)
+    bumps_1d = torch.exp(-((middles - centers) ** 2) / (2 * (4 * PIXEL) ** 2))  # [7, 28]
+    bumps = F.normalize(torch.kron(bumps_1d, bumps_1d), dim=0)  # every vertical x every horizontal
     return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
 
 
 class BatchIndexSampler(Sampler[torch.Tensor]):
     """The indices of each batch: int64 tensors of up to `batch_size`.
 
-    A pass gives each of `samples` indices once; with `shuffle`, every pass in a new order drawn
+    A pass gives each of `num_samples` indices once; with `shuffle`, every pass in a new order drawn
     from `generator` (None: torch's global one). The last batch holds what is left over.
     """
 
     def __init__(
-        self, samples: int, batch_size: int, shuffle: bool, generator: torch.Generator | None
+        self, num_samples: int, batch_size: int, shuffle: bool, generator: torch.Generator | None
     ) -> None:
-        self.samples, self.batch_size = samples, batch_size
+        self.num_samples, self.batch_size = num_samples, batch_size
         self.shuffle, self.generator = shuffle, generator
 
     def __len__(self) -> int:
-        return math.ceil(self.samples / self.batch_size)
+        return math.ceil(self.num_samples / self.batch_size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         if self.shuffle:
-            order = torch.randperm(self.samples, generator=self.generator)
+            order = torch.randperm(self.num_samples, generator=self.generator)
         else:
-            order = torch.arange(self.samples)
+            order = torch.arange(self.num_samples)
         return iter(order.split(self.batch_size))
 
 
 def data_loader(
     dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
 ) -> DataLoader:
-    """Return a DataLoader that asks `dataset` for a whole batch at once: one indexing operation,
-    no collating.
+    """Return a DataLoader that asks `dataset` for a whole batch by one indexing operation.
 
     The last batch holds what is left over. With `shuffle`, every pass has a new order, and `seed`
     fixes the sequence of orders (None: drawn from torch's global generator). A Subset or a
     ConcatDataset gives one sample at a time, and is refused with a TypeError.
     """
     if isinstance(dataset, Subset | ConcatDataset):
-        raise TypeError(f"{type(dataset).__name__} needs torch.utils.data.DataLoader itself")
+        raise TypeError(
+            f"{type(dataset).__name__} takes no batch of indices; use torch.utils.data.DataLoader"
+        )
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     sampler = BatchIndexSampler(len(dataset), batch_size, shuffle, generator)
     # With batch_size=None, whatever the sampler yields is one request: here, a batch of indices.
+    # The loader itself draws a seed in each pass, from `generator` too, not from the global one.
     return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
 
 def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:
     """Return the paths of the training and the test split.
 
-    Looks into `data_dir`; without one into /data/MNIST_assignment, if that exists; else into
+    Looks in `data_dir`; if None, in /data/MNIST_assignment, if that exists; else in
     data/MNIST_assignment beside this file, where what is missing is downloaded.
 
     Raises:
@@ -224,8 +226,6 @@ def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:
         folder = DOWNLOAD_DIR
         missing = [split for split in SPLITS if find_split(folder, split) is None]
         if missing:
-            from support.download import download_mnist
-
             download_mnist(folder, missing)
 
     paths = []
@@ -254,7 +254,7 @@ def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The decoded pixels of a tar are cached in the user's cache folder under the tar's SHA-256.
     """
     tar_path = path.with_name(path.name + ".tar")
-    if not path.exists() and tar_path.exists():
+    if tar_path.exists() and not path.exists():
         path = tar_path
     if path.is_dir():
         return decode_images(path, folder_members(path))
@@ -262,19 +262,16 @@ def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if path.exists() and not path.is_file():  # reading a named pipe would wait forever
         raise DataError(f"{path}: is not a file; put a tar or a folder there")
     with open(path, "rb") as file:
-        cache = cache_folder() / f"{hashlib.file_digest(file, 'sha256').hexdigest()}.npz"
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = Path(user_cache, "mnist-lenet5", f"{digest}.npz")
     arrays = load_cache(cache)
     if arrays is None:
         arrays = decode_images(path, tar_members(path))
-        # The cache only saves time: a full disk or a read-only home must not stop a run.
+        # The cache only saves time: a full disk must not stop a run.
         with contextlib.suppress(OSError), atomic_write(cache) as file:
             np.savez(file, images=arrays[0], labels=arrays[1])
     return arrays
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made again (XDG Base Directory)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "mnist-lenet5"
 
 
 def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -284,19 +281,18 @@ def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
             images, labels = arrays["images"], arrays["labels"]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
         return None
-    types, shape = (images.dtype, labels.dtype), (len(labels), SIZE, SIZE)
-    return (images, labels) if types == (np.uint8, np.int64) and images.shape == shape else None
+    ours = images.dtype == np.uint8 and images.shape == (len(labels), SIZE, SIZE)
+    return (images, labels) if ours and labels.dtype == np.int64 else None
 
 
 def decode_images(
     path: Path, members: Iterable[tuple[str, bytes]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decode (name, PNG) pairs to uint8 [N, 28, 28] and int64 [N], ordered by name; a DataError
-    names `path` and the member."""
+    """Decode (name, PNG) pairs to uint8 [N, 28, 28] and int64 [N], ordered by name.
+    Errors name `path` and the member."""
     names, labels, pixels = [], [], bytearray()
-    for name, png in tqdm(
-        members, f"reading {path.name}", unit=" images", leave=False, disable=None
-    ):
+    bar = tqdm(members, f"reading {path.name}", unit=" images", leave=False, disable=None)
+    for name, png in bar:
         try:
             labels.append(label_of(name))
             pixels += decode_png(png)
@@ -309,9 +305,10 @@ def decode_images(
     for first, second in itertools.pairwise(sorted(map(posixpath.normpath, names))):
         if first == second:
             raise DataError(f"{path}: holds {first} twice; take one out")
-    if {"train", "test"} <= {folder for name in names for folder in name.split("/")[:-1]}:
+    folders = {folder for name in names for folder in name.split("/")[:-1]}
+    if "train" in folders and "test" in folders:
         raise DataError(f"{path}: holds both train/ and test/; make a tar of each")
-    order = sorted(range(len(names)), key=names.__getitem__)
+    order = sorted(range(len(names)), key=lambda index: names[index])
     images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
     return images[order], np.array(labels, np.int64)[order]
 
@@ -320,25 +317,28 @@ def decode_png(png: bytes) -> bytes:
     """Decode a 28x28 8-bit grayscale PNG to its 28 * 28 pixels, row by row.
 
     Raises:
-        DataError: it is damaged, or another kind of image. The message lacks its name.
+        DataError: it is damaged, or another kind of image. The caller adds its name.
     """
     if not png.startswith(PNG_SIGNATURE):
         raise DataError("is not a PNG")
-    if len(png) > LARGEST_PNG:
-        raise DataError(f"is longer than {LARGEST_PNG:,} bytes, which no {SIZE}x{SIZE} PNG is")
-    if len(png) >= 24:  # before Pillow, which warns of a huge image in its own words
+    if len(png) > MAX_PNG_BYTES:
+        raise DataError(
+            f"is longer than {MAX_PNG_BYTES:,} bytes, too large for a {SIZE}x{SIZE} PNG"
+        )
+    if len(png) >= 24:  # the header's width and height, before Pillow warns of a huge image
         check_size(*struct.unpack_from(">II", png, 16))
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             check_size(*image.size)
             if image.mode != "L":
                 raise DataError(f"is not 8-bit grayscale (it has Pillow's mode {image.mode})")
-            image.verify()  # its checksums, without which Pillow accepts damaged pixels
+            # Its checksums, without which Pillow accepts damaged pixels; it then must be reopened.
+            image.verify()
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             return image.tobytes()
     except DataError:
         raise
-    except Exception as error:  # Pillow reports a malformed PNG by errors of many types
+    except Exception as error:  # Pillow reports a malformed PNG with errors of many types
         raise DataError(f"is damaged or cut off ({error})") from error
 
 
@@ -348,53 +348,52 @@ def check_size(width: int, height: int) -> None:
 
 
 def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each file in a folder."""
+    """Yield (name, content) of each file in a folder that is not hidden."""
     for file in path.iterdir():
-        if not is_image_name(file.name):
+        if not is_visible(file.name):
             continue
         if not file.is_file():  # opening a pipe or a device would wait forever
             raise DataError(f"{file}: is not a file; keep only PNGs in {path}")
         with open(file, "rb") as opened:
-            yield file.name, opened.read(LARGEST_PNG + 1)
+            yield file.name, opened.read(MAX_PNG_BYTES + 1)
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each file in a tar, read in memory: nothing is ever extracted."""
     again = "make or download the tar again"
     with open(path, "rb") as file:
-        if kind := COMPRESSED.get(file.read(2)):
+        kind = COMPRESSED.get(file.read(2))
+        if kind:
             raise DataError(f"{path}: is compressed ({kind}); unpack it to a plain tar")
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     tar.members.clear()  # tarfile keeps every header: 60,000 of them take 70 MB
-                    if member.isdir() or not is_image_name(member.name):
+                    if member.isdir() or not is_visible(member.name):
                         continue
                     if not member.isreg() or member.issparse():
                         raise DataError(
                             f"{path}: {member.name} is not a plain file; store the image itself"
                         )
                     file.seek(member.offset_data)
-                    yield member.name, file.read(min(member.size, LARGEST_PNG + 1))
+                    yield member.name, file.read(min(member.size, MAX_PNG_BYTES + 1))
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
             raise DataError(f"{path}: is not a tar, or is cut off ({error}); {again}") from error
-        # tarfile takes a damaged header, or the end of the file, for the end of the archive. Only
-        # a block of zeros is one.
+        # tarfile silently stops at a damaged header; but a complete tar ends in blocks of zeros.
         file.seek(end)
         rest = file.read()
     if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
         raise DataError(f"{path}: is cut off or damaged at byte {end:,}; {again}")
 
 
-def is_image_name(name: str) -> bool:
+def is_visible(name: str) -> bool:
     """False for hidden files, which a Mac adds to folders and tars (`._5.png`, `.DS_Store`)."""
     return not name.rpartition("/")[2].startswith(".")
 
 
 def label_of(name: str) -> int:
-    """Return the label in a name such as `train/00000_5.png`."""
     match = re.fullmatch(r".*_([0-9])\.png", name.rpartition("/")[2])
     if match is None:
         raise DataError("is not named {number}_{label}.png with a label 0-9")

@@ -5,8 +5,8 @@
     python main.py --evaluate results/checkpoints/lenet5.pt
     python main.py --predict photo.png
 
-A run is a number of epochs; each trains on all training images once, then tests. After every
-epoch a run called NAME (by default the model's name) brings up to date:
+A run is a number of epochs; each trains on every training image once, then tests. After every
+epoch a run called NAME (by default the model's name) updates:
 
     results/checkpoints/NAME.pt   weights, optimizer, RNG states: all that is needed to resume
     results/metrics/NAME.json     configuration, history by epoch, versions
@@ -68,7 +68,7 @@ def train(
 
     Returns:
         The average loss per sample and the accuracy (0 to 1) over the epoch, each batch as the
-        network saw it: before the step that the batch led to.
+        network saw it: before that batch's update.
     """
     model.train()
     all_logits, all_labels = [], []
@@ -85,7 +85,7 @@ def train(
         if ema is not None:
             ema.update_parameters(model)
 
-        # Measured after the last batch: reading a number after each would make a GPU wait.
+        # Averaged once per epoch: calling .item() after each batch would make the GPU wait.
         all_logits.append(logits.detach())
         all_labels.append(labels)
     return loss_and_accuracy(torch.cat(all_logits), torch.cat(all_labels), criterion)
@@ -95,11 +95,11 @@ def test(
     model: nn.Module, tst_loader: Batches, device: torch.device, criterion: Criterion
 ) -> tuple[float, float]:
     """Return the average loss per sample and the accuracy (0 to 1) of `model`."""
-    return loss_and_accuracy(*predict(model, tst_loader, device), criterion)
+    return loss_and_accuracy(*compute_logits(model, tst_loader, device), criterion)
 
 
 @torch.no_grad()
-def predict(
+def compute_logits(
     model: nn.Module, loader: Batches, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of each image, float32 [N, 10], and its label, int64 [N], on `device`."""
@@ -132,7 +132,7 @@ def fit(
     watched: str,
     save: Callable[[], None],
 ) -> None:
-    """Train, test and save, epoch after epoch, from where `state` is up to `epochs`.
+    """Train, test and save each epoch, continuing from `state` until `epochs` are done.
 
     Args:
         aug_epochs: how many epochs, from the first on, train on augmented images.
@@ -148,8 +148,9 @@ def fit(
     trn_criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
     tst_criterion = nn.CrossEntropyLoss()
 
-    for epoch in range(len(state.history) + 1, epochs + 1):
+    for epoch in range(len(state.history) + 1, epochs + 1):  # a resumed run has a history
         start = time.perf_counter()
+        # trn_loader reads this same data set, so this switches its augmentation on or off.
         trn_set.transform = augment if epoch <= aug_epochs else None
         trn_loss, trn_accuracy = train(
             model,
@@ -169,7 +170,7 @@ def fit(
                 f"{watched}_loss": tst_loss,
                 f"{watched}_accuracy": tst_accuracy,
                 "seconds": time.perf_counter() - start,
-                "lr": state.optimizer.param_groups[0]["lr"],
+                "lr": state.optimizer.param_groups[0]["lr"],  # of the next step
             }
         )
         if not math.isfinite(trn_loss + tst_loss):
@@ -198,7 +199,9 @@ def load_sets(data_dir: str | None, validation: int) -> tuple[MNIST, MNIST]:
     if not validation:
         return trn_set, MNIST(tst_path)
     if validation >= len(trn_set):
-        raise RunError(f"--validation {validation}: there are {len(trn_set)} training images")
+        raise RunError(
+            f"--validation {validation}: must be less than the {len(trn_set)} training images"
+        )
     return split_validation(trn_set, validation)
 
 
@@ -214,7 +217,7 @@ def make_optimizer(
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
-        fused=device.type in ("cpu", "cuda"),
+        fused=device.type in ("cpu", "cuda"),  # one pass over all parameters: faster
     )
 
 
@@ -227,6 +230,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
     if name == "constant":
         return None
     rise = math.ceil(steps / 5)
+    # The smaller of a rising and a falling line: they meet at the peak.
     return LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1))
     )
@@ -235,7 +239,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
 def run(
     args: argparse.Namespace, device: torch.device, trn_set: MNIST, tst_set: MNIST
 ) -> tuple[nn.Module, dict]:
-    """Train one network as the command line `args` says.
+    """Train one network as specified by the command line `args`.
 
     Args:
         tst_set: what to test on after each epoch: the test set or held-out training images.
@@ -249,11 +253,13 @@ def run(
     """
     config, files = config_of(args), run_files(args.results_dir, args.name)
     watched = watched_split(config)
+    # Before the sets are moved: the fingerprints are computed on the CPU.
     data = {"training": fingerprint(trn_set), SPLIT_TITLES[watched]: fingerprint(tst_set)}
     trn_set, tst_set = trn_set.to(device), tst_set.to(device)
     with run_lock(files):
         torch.manual_seed(args.seed)
-        model = MODELS[args.model](args.dropout).to(device, memory_format=torch.channels_last)
+        model = MODELS[args.model](args.dropout)
+        model = model.to(device, memory_format=torch.channels_last)  # faster convolutions
         trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
         tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
         optimizer = make_optimizer(model, args.optimizer, args.lr, args.momentum, args.weight_decay)
@@ -263,12 +269,13 @@ def run(
             optimizer,
             scheduler=make_schedule(optimizer, args.schedule, steps),
             ema=make_ema(model, args.ema) if args.ema else None,
-            shuffle=trn_loader.generator,
+            shuffle_generator=trn_loader.generator,
             history=[],
         )
         save = functools.partial(save_run, files, state, config, data, device)
-        if args.resume and resume(files.checkpoint, state, config, data, device):
-            save()  # the run may have died between two of its files
+        resumed = args.resume and resume(files.checkpoint, state, config, data, device)
+        if resumed:
+            save()  # the run may have died after writing only some of its files
         print(
             f"{MODEL_TITLES[args.model]}, {count_parameters(model):,} parameters, "
             f"on {device_name(device)}: {len(trn_set):,} training and "
@@ -287,7 +294,8 @@ def run(
             save=save,
         )
     print(*files, sep="\n")
-    return state.ema.module if state.ema else model, metrics_of(state, config, device)
+    trained = state.ema.module if state.ema else model
+    return trained, metrics_of(state, config, device)
 
 
 # --- the program ------------------------------------------------------------------------------
@@ -300,13 +308,13 @@ def evaluate(args: argparse.Namespace, device: torch.device) -> None:
     plots = args.results_dir / "plots"
     prepare_folder(plots)
     loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-    logits, labels = (values.cpu() for values in predict(model, loader, device))
+    logits, labels = (values.cpu() for values in compute_logits(model, loader, device))
     loss, accuracy = loss_and_accuracy(logits, labels, nn.CrossEntropyLoss())
     show_evaluation(args.evaluate, plots, tst_set.images, labels, logits, loss, accuracy)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command line (default: the one this program was started with)."""
+    """Run the program with these arguments (default: those of this process)."""
     args = parse_arguments(arguments)
     set_up_cpu(args.threads)
     device = pick_device(args.device)
@@ -314,7 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
         with process_group(device):
             run(args, device, *load_sets(args.data_dir, args.validation))
     elif os.environ.get("RANK", "0") != "0":
-        return  # of the processes that torchrun started, the first is enough
+        return  # under torchrun, only the first process does this
     elif args.evaluate:
         evaluate(args, device)
     else:

@@ -17,7 +17,7 @@ class LeNet5(nn.Module):
     instead of a scaled tanh, every map of conv2 connected to every map of conv1, and a linear
     output layer. The paper's 32x32 input is our 28x28 padded by 2.
 
-        layer   output       parameters
+        layer   output        parameters
         conv1   6 x 28 x 28   6 * (1 * 5 * 5) +   6 =    156
         pool    6 x 14 x 14
         conv2   16 x 10 x 10  16 * (6 * 5 * 5) + 16 =  2,416
@@ -28,7 +28,7 @@ class LeNet5(nn.Module):
 
     Args:
         dropout: the probability with which training sets an output of fc1 or fc2 to 0 (Srivastava
-            et al. 2014). It adds no parameter.
+            et al. 2014). It adds no parameters.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # Pooling first: max(relu(x)) = relu(max(x)), and ReLU then has a quarter of the values.
+        # Pooling first: max(relu(x)) = relu(max(x)), and ReLU then runs on a quarter of the values.
         x = F.relu(F.max_pool2d(self.conv1(images), 2))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
         x = x.flatten(1)
@@ -51,7 +51,7 @@ class LeNet5(nn.Module):
 
 
 class CustomMLP(nn.Module):
-    """A perceptron with four hidden layers and 62,170 parameters, 464 more than LeNet-5 has.
+    """A multi-layer perceptron with four hidden layers and 62,170 parameters.
 
         layer   output   parameters
         fc1     64       784 * 64 + 64 = 50,240

@@ -24,6 +24,7 @@ from torch import distributed, nn
 import main
 from dataset import MNIST, data_loader, find_splits, split_validation
 from support import ablation, figures, speed_tables, tables
+from support.argument_types import int_at_least, nonempty_path
 from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
 from support.distributed import pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
@@ -32,8 +33,6 @@ from support.options import (
     Parser,
     changed_settings,
     config_of,
-    int_at_least,
-    nonempty_path,
     parse_arguments,
 )
 from support.page import write_page
@@ -151,7 +150,7 @@ def train_and_record(folder: Path, run: argparse.Namespace, sets: Sets) -> tuple
 def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> torch.Tensor:
     """Return the digit that `model`, on `device`, takes each image for: int64 [N], on the CPU."""
     loader = data_loader(dataset, main.TEST_BATCH, shuffle=False)
-    logits, _ = main.predict(model, loader, device)
+    logits, _ = main.compute_logits(model, loader, device)
     return logits.argmax(dim=1).cpu()
 
 
@@ -332,12 +331,12 @@ def parse_report_arguments(arguments: list[str] | None = None) -> argparse.Names
     add = parser.add_argument
     add("--seeds", type=int_at_least(2), default=SEEDS, help="runs of each row (%(default)s)")
     add("--epochs", type=int_at_least(1), help="of every run (as reported)")
-    add("--data-dir", type=nonempty_path, help="folder of train.tar and test.tar (see README.md)")
+    add("--data-dir", type=nonempty_path, help="contains train.tar and test.tar (see README.md)")
     add(
         "--results-dir",
         type=nonempty_path,
         default=Path("results"),
-        help="for what is written (results)",
+        help="where to write results (results)",
     )
     return parser.parse_args(arguments)
 

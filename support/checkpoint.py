@@ -28,7 +28,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None
     ema: AveragedModel | None
-    shuffle: torch.Generator
+    shuffle_generator: torch.Generator
     history: list[dict]
 
 
@@ -65,7 +65,7 @@ def save_checkpoint(
             "scheduler": state.scheduler.state_dict() if state.scheduler else None,
             "ema": state.ema.state_dict() if state.ema else None,
             "random": {kind: GENERATORS[kind].get_rng_state() for kind in {"cpu", device.type}},
-            "shuffle": state.shuffle.get_state(),
+            "shuffle": state.shuffle_generator.get_state(),
             "epoch": len(state.history),
             "history": state.history,
             "config": config,
@@ -154,7 +154,7 @@ def resume(
             state.scheduler.load_state_dict(checkpoint["scheduler"])
         if state.ema:
             state.ema.load_state_dict(checkpoint["ema"])
-        state.shuffle.set_state(checkpoint["shuffle"])
+        state.shuffle_generator.set_state(checkpoint["shuffle"])
         state.history.extend(checkpoint["history"])
         for kind in checkpoint["random"].keys() & {"cpu", device.type}:
             GENERATORS[kind].set_rng_state(checkpoint["random"][kind])

@@ -1,12 +1,10 @@
 """The command line: its options, the recipe of --regularize, and what may change on --resume."""
 
 import argparse
-import math
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 from model import MODELS
+from support.argument_types import file_name, float_in, int_at_least, nonempty_path
 
 COMMITTED_LENET5 = Path(__file__).resolve().parent.parent / "results" / "report" / "lenet5.pt"
 # --regularize: the settings that README.md reports, chosen on held-out training images.
@@ -19,7 +17,7 @@ RECIPE = {
     "no_aug_epochs": 3,
     "weight_decay": 5e-4,
 }
-# These do not change what a run learns, or only for how long.
+# What a run learns does not depend on these, or only on how long it trains.
 MAY_CHANGE_ON_RESUME = {
     *("epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"),
     "regularize",  # it sets others, which count
@@ -50,14 +48,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.evaluate and args.predict:
         parser.error("--evaluate and --predict are two commands; give one at a time")
     if not args.predict and (args.checkpoint or args.json or args.save_inputs):
-        parser.error("--checkpoint, --json and --save-inputs are for --predict")
+        parser.error("--checkpoint, --json and --save-inputs require --predict")
     if args.regularize:
-        parser.set_defaults(**RECIPE)
+        parser.set_defaults(**RECIPE)  # and parse again: an explicit option overrides the recipe
         args = parser.parse_args(arguments)
     if args.no_aug_epochs and not args.augment:
-        parser.error("--no-aug-epochs is for --augment")
+        parser.error("--no-aug-epochs requires --augment")
     if args.no_aug_epochs > args.epochs:
-        parser.error(f"--no-aug-epochs {args.no_aug_epochs}: there are {args.epochs} epochs")
+        parser.error(f"--no-aug-epochs {args.no_aug_epochs} exceeds --epochs {args.epochs}")
     args.name = args.name or args.model
     args.checkpoint = args.checkpoint or COMMITTED_LENET5
     return args
@@ -73,26 +71,31 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     add_training(parser.add_argument_group("training (unless --evaluate or --predict)"))
-    add_regularization(parser.add_argument_group("regularization of the training (all off)"))
+    add_regularization(parser.add_argument_group("regularization (off by default)"))
     add_usage(parser.add_argument_group("using a trained network"))
-    add_places(parser.add_argument_group("where"))
+    add_places(parser.add_argument_group("paths and device"))
     return parser
 
 
 def add_training(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", choices=MODELS, default="lenet5", help="the network (%(default)s)")
-    add("--epochs", type=int_at_least(1), default=10, help="passes over the data (%(default)s)")
+    add(
+        "--epochs",
+        type=int_at_least(1),
+        default=10,
+        help="passes over the data (%(default)s)",
+    )
     add("--batch-size", type=int_at_least(1), default=64, help="images per step (%(default)s)")
     add("--optimizer", choices=("sgd", "muon"), default="sgd", help="the optimizer (%(default)s)")
     add("--lr", type=float_in("(0, inf)"), default=0.01, help="learning rate (%(default)s)")
-    add("--momentum", type=float_in("[0, 1)"), default=0.9, help="of the optimizer (%(default)s)")
+    add("--momentum", type=float_in("[0, 1)"), default=0.9, help="optimizer momentum (%(default)s)")
     schedules = ("constant", "onecycle")
-    add("--schedule", choices=schedules, default="constant", help="of the lr (%(default)s)")
+    add("--schedule", choices=schedules, default="constant", help="lr schedule (%(default)s)")
     add("--seed", type=int_at_least(0), default=0, help="random seed (%(default)s)")
     held_out = "hold out N training images and watch them in place of the test set (%(default)s)"
     add("--validation", type=int_at_least(0), default=0, metavar="N", help=held_out)
-    add("--name", type=file_name, help="of the run's files (the model's name)")
+    add("--name", type=file_name, help="base name of the run's files (the model's name)")
     add("--resume", action="store_true", help="continue after the last finished epoch of this name")
 
 
@@ -102,8 +105,14 @@ def add_regularization(group: argparse._ArgumentGroup) -> None:
     without = "with --augment, train the last N epochs on the images as they are"
     add("--no-aug-epochs", type=int_at_least(0), default=0, metavar="N", help=without)
     share, penalty = float_in("[0, 1)"), float_in("[0, inf)")
-    add("--dropout", type=share, default=0.0, metavar="P", help="probability of a dropped unit")
-    add("--weight-decay", type=penalty, default=0.0, metavar="W", help="L2 penalty on the weights")
+    add("--dropout", type=share, default=0.0, metavar="P", help="dropout probability")
+    add(
+        "--weight-decay",
+        type=penalty,
+        default=0.0,
+        metavar="W",
+        help="weight decay (of biases as well)",
+    )
     smoothing = "share of the target that is spread over all digits"
     add("--label-smoothing", type=share, default=0.0, metavar="E", help=smoothing)
     average = "test an exponential moving average of the weights"
@@ -119,7 +128,7 @@ def add_usage(group: argparse._ArgumentGroup) -> None:
         "--evaluate",
         type=nonempty_path,
         metavar="CHECKPOINT",
-        help="test a network, digit by digit",
+        help="test a network and show its errors",
     )
     add(
         "--predict",
@@ -134,7 +143,7 @@ def add_usage(group: argparse._ArgumentGroup) -> None:
         "--save-inputs",
         type=nonempty_path,
         metavar="FOLDER",
-        help="write there what the network saw",
+        help="save the preprocessed images there",
     )
 
 
@@ -144,57 +153,13 @@ def add_places(group: argparse._ArgumentGroup) -> None:
     add("--device", choices=devices, default="auto", help="where to compute (%(default)s)")
     threads = int_at_least(1, most=1024)
     add("--threads", type=threads, help="number of CPU threads (torch's choice)")
-    add("--data-dir", type=nonempty_path, help="folder of train.tar and test.tar (see README.md)")
+    add("--data-dir", type=nonempty_path, help="contains train.tar and test.tar (see README.md)")
     add(
         "--results-dir",
         type=nonempty_path,
         default=Path("results"),
-        help="for what is written (results)",
+        help="where to write results (results)",
     )
-
-
-def int_at_least(least: int, most: int = 10**9) -> Callable[[str], int]:
-    """A type for argparse: an integer from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not an integer from {least} to {most:,}")
-        return int(text)
-
-    return parse
-
-
-def float_in(interval: str) -> Callable[[str], float]:
-    """A type for argparse: a number within `interval`, such as "(0, inf)" or "[0, 1)"."""
-    least, most = (float(bound) for bound in interval[1:-1].split(","))
-
-    def parse(text: str) -> float:
-        try:
-            value = math.nan if "_" in text else float(text)  # float() takes 1_0 for 10
-        except ValueError:
-            value = math.nan
-        inside = least < value < most or (value == least and interval[0] == "[")
-        if not inside:
-            raise argparse.ArgumentTypeError(f"{text} is not a number in {interval}")
-        return value
-
-    return parse
-
-
-def file_name(text: str) -> str:
-    """A type for argparse: a name that stays inside its folder."""
-    if not re.fullmatch(r"\w[\w.+=-]*", text):
-        raise argparse.ArgumentTypeError(f"{text} is not a name: use letters, digits, _ . + = -")
-    if len(text.encode()) > 200:  # most file systems allow 255, with the endings of ours
-        raise argparse.ArgumentTypeError("is too long: use at most 200 characters")
-    return text
-
-
-def nonempty_path(text: str) -> Path:
-    """A type for argparse: a path, which an empty text is not."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; name a path")
-    return Path(text)
 
 
 def config_of(args: argparse.Namespace) -> dict:
@@ -208,7 +173,7 @@ def config_of(args: argparse.Namespace) -> dict:
 
 def changed_settings(saved: dict, config: dict) -> dict:
     """The saved values of the settings that matter to a run and that differ in `config`. A setting
-    that is newer than what was saved had its default there."""
+    missing from what was saved counts as its default."""
     before = config_of(parse_arguments([])) | saved
     return {
         name: before[name]

@@ -218,14 +218,6 @@ def test_fewer_epochs_than_are_done_are_refused(data_dir, tmp_path):
         main.main([*common, "--epochs", "1", "--resume"])
 
 
-def test_other_data_is_refused(data_dir, tmp_path):
-    results = tmp_path / "results"
-    main.main(options(data_dir, results, "--epochs", "1"))
-    write_data(tmp_path / "other", train=190)
-    with pytest.raises(RunError, match="other training images"):
-        main.main(options(tmp_path / "other", results, "--epochs", "1", "--resume"))
-
-
 def test_a_finished_run_stays_as_it_is(data_dir, tmp_path):
     main.main(options(data_dir, tmp_path, "--epochs", "2"))
     before = state_of(tmp_path)
@@ -309,11 +301,68 @@ def a_bare_tensor(good):
     ],
 )
 def test_a_checkpoint_that_cannot_be_used(data_dir, tmp_path, damage):
-    main.main(options(data_dir, tmp_path, "--epochs", "1"))
+    main.main(options(data_dir, tmp_path, "--epochs", "2"))
     path = tmp_path / "checkpoints/lenet5.pt"
     damage(path)
     with pytest.raises(RunError) as caught:
-        main.main(options(data_dir, tmp_path, "--epochs", "1", "--resume"))
+        main.main(options(data_dir, tmp_path, "--epochs", "2", "--resume"))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert not os.path.exists("/tmp/mnist_harm")
+
+
+@pytest.mark.parametrize(("train", "test", "other"), [(190, 50, "training"), (200, 40, "test")])
+def test_other_images_are_refused(data_dir, tmp_path, train, test, other):
+    results = tmp_path / "results"
+    main.main(options(data_dir, results, "--epochs", "2"))
+    write_data(tmp_path / "other", train=train, test=test)
+    with pytest.raises(RunError, match=f"other {other} images"):
+        main.main(options(tmp_path / "other", results, "--epochs", "2", "--resume"))
+
+
+def without_loss(history):
+    del history[0]["train_loss"]
+
+
+def of_words(history):
+    history[0]["test_accuracy"] = "good"
+
+
+def with_a_gap(history):
+    history[0]["epoch"] = 7
+
+
+def of_nothing(history):
+    history.clear()
+
+
+@pytest.mark.parametrize("damage", [without_loss, of_words, with_a_gap, of_nothing])
+def test_a_malformed_history_is_refused_and_nothing_rewritten(data_dir, tmp_path, damage):
+    main.main(options(data_dir, tmp_path, "--epochs", "2"))
+    path = tmp_path / "checkpoints/lenet5.pt"
+    checkpoint = load_checkpoint(path)
+    damage(checkpoint["history"])
+    write_checkpoint(path, checkpoint)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
+    with pytest.raises(RunError, match=r"lenet5\.pt: "):
+        main.main(options(data_dir, tmp_path, "--epochs", "2", "--resume"))
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("place", ["checkpoints/lenet5.lock", "checkpoints/lenet5.pt"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(data_dir, tmp_path, place):
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / place)
+    with pytest.raises(RunError, match="is not a file"):
+        main.main(options(data_dir, tmp_path, "--resume"))
+    with pytest.raises(RunError, match="is not a file"):
+        load_checkpoint(tmp_path / place)
+
+
+def test_a_folder_in_place_of_the_checkpoint_is_refused_before_training(
+    data_dir, tmp_path, monkeypatch
+):
+    (tmp_path / "checkpoints/lenet5.pt").mkdir(parents=True)
+    monkeypatch.setattr(main, "fit", None)  # training would now fail
+    with pytest.raises(RunError, match=r"lenet5\.pt: is not a file"):
+        main.main(options(data_dir, tmp_path))

