@@ -89,7 +89,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path, main_here, content):
 
 
 def test_readmes_way_to_predict_from_python(tmp_path, monkeypatch, capsys):
-    from test_predict import draw_seven
+    from test_prediction import draw_seven
 
     blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     [block] = [block for block in blocks if "read_digit" in block]

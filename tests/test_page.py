@@ -346,16 +346,6 @@ def test_a_drawing_is_seen_as_main_predict_sees_it(drawings, tmp_path):
     assert share <= DIFFERING
 
 
-def test_a_reading_takes_less_than_50_ms(page):
-    draw(page, placed("8, in one stroke"))
-    times = page.execute_script(
-        "return Array.from({length: 20}, () => {"
-        " const start = performance.now(); show(); return performance.now() - start})"
-    )
-    print(f"a reading: {np.median(times):.1f} ms")
-    assert np.median(times) < 50
-
-
 # --- its use ----------------------------------------------------------------------------------
 
 

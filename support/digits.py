@@ -1,0 +1,198 @@
+"""Finding the digit in anybody's photo, scan or drawing.
+
+A picture is seen as ink on a ground. The ground may be lit unevenly, ruled or dirty; of what stands
+out from it, the connected components decide which marks are the digit (scipy.ndimage).
+"""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+from support.files import DataError
+
+LONGEST = 640  # pixels: a larger picture is first looked at in a reduced copy
+FAINTEST = 32  # of 255: what stands out less from its ground is no digit
+CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
+NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too
+
+
+def read_channels(path: Path) -> list[Image.Image]:
+    """The channels of an image of any kind, 8 bits each, upright, at full resolution.
+
+    What is transparent counts as white, and opacity as one more channel: so a white digit on a
+    transparent ground is seen as well.
+
+    Raises:
+        DataError: the file cannot be read, or is no image.
+    """
+    try:
+        content = io.BytesIO(path.read_bytes())
+        with warnings.catch_warnings():
+            # Pillow warns from 90 megapixels on; from 179 it refuses, which is enough.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = ImageOps.exif_transpose(Image.open(content))
+        if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off
+            values = np.asarray(image, np.float32)
+            values = 255 * (values - values.min()) / max(np.ptp(values), 1)
+            image = Image.fromarray(values.astype(np.uint8))
+        channels = []
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            channels = [image.getchannel("A")]
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return [*channels, *image.convert("RGB").split()]
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: is not an image that Pillow can read; name another") from error
+    except Exception as error:  # Pillow meets a malformed image with errors of many types
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); name another") from error
+
+
+def find_ink(
+    channels: list[Image.Image], box: tuple[int, int, int, int] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """The digit within `box` (left, top, right, bottom; default: the whole picture).
+
+    Ink is a linear ramp of the contrast to the ground: 0 up to a quarter of a full stroke's, 1 from
+    a full stroke's on. So on an even ground it depends on nothing but the pixel and its neighbors.
+
+    Returns:
+        The ink of each pixel, float32 [height, width], 0 to 1, and what gives rise to doubt.
+
+    Raises:
+        DataError: nothing stands out.
+    """
+    left, top, right, bottom = box or (0, 0, *channels[0].size)
+    factor = max(1, math.ceil(max(right - left, bottom - top) / LONGEST))
+    reduced = [channel.crop((left, top, right, bottom)).reduce(factor) for channel in channels]
+    contrast = without_rules(contrast_to_ground(reduced))
+    strongest = contrast.max()
+    if strongest < FAINTEST:
+        raise DataError("no digit stands out from its background")
+    digit, doubts = choose_digit(contrast, strongest / 4)
+
+    [(rows, columns)] = ndimage.find_objects(digit.astype(np.uint8))
+    side = max(rows.stop - rows.start, columns.stop - columns.start)
+    if factor > 1 and side < 80:  # too small here: look again, closer, with as much around it
+        closer = (
+            max(left, left + factor * (columns.start - side)),
+            max(top, top + factor * (rows.start - side)),
+            min(right, left + factor * (columns.stop + side)),
+            min(bottom, top + factor * (rows.stop + side)),
+        )
+        ink, more = find_ink(channels, closer)
+        return ink, doubts + more
+    inside = contrast[digit]
+    full = np.median(inside[inside > inside.max() / 2])
+    return np.where(digit, (contrast - full / 4) / (full - full / 4), 0).clip(0, 1), doubts
+
+
+def contrast_to_ground(channels: list[Image.Image]) -> np.ndarray:
+    """How much each pixel differs from its ground in the channel where it differs most: float32
+    [height, width], 0 to 255; what lies in the shade is brightened as its ground is."""
+    pixels = np.stack([np.asarray(channel, np.float32) for channel in channels])
+    if min(pixels.shape[1:]) >= 100:
+        pixels = ndimage.uniform_filter(pixels, (0, 3, 3), mode="nearest")  # evens out noise
+    border = np.concatenate(
+        [pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1
+    )
+    even = np.median(border, axis=1)[:, None, None]
+    distance = np.abs(border - even[:, :, 0]).max(axis=0)
+    if (distance < FAINTEST / 2).mean() > 0.85:
+        return np.abs(pixels - even).max(axis=0)  # no light or shadow to think of
+
+    low, high = np.stack([local_ground(channel) for channel in channels], axis=1)
+    contrast = np.maximum(pixels - high, low - pixels).max(axis=0).clip(0)
+    light = 16 + low.mean(axis=0)  # 16: black ground says little about the light
+    return contrast * np.median(light) / light
+
+
+def local_ground(channel: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """The darkest and the brightest that the ground may be at each pixel, float32 [height, width].
+
+    The ground is the median of a neighborhood half as wide as the picture: strokes do not fill it,
+    and it keeps the straight edge of a shadow. Beside such an edge dark and bright differ, and only
+    what is darker or brighter than both counts as ink. A median here is the lowest gray level, in
+    steps of 3, that at least half of the window's pixels do not exceed.
+    """
+    scale = min(1, CELLS / max(channel.size))
+    width, height = (max(1, round(scale * side)) for side in channel.size)
+    small = np.asarray(channel.resize((width, height), Image.Resampling.BOX))
+    levels = np.arange(0, 255, 3)
+    below = (small <= levels[:, None, None]).astype(np.float32)
+    window = 1 + 2 * (min(width, height) // 4)
+    share = ndimage.uniform_filter(below, (0, window, window), mode="nearest")
+    ground = 3 * (share < 0.5).sum(axis=0)
+    low, high = (
+        Image.fromarray(extreme(ground, 7).astype(np.float32)).resize(channel.size)
+        for extreme in (ndimage.minimum_filter, ndimage.maximum_filter)
+    )
+    return np.asarray(low), np.asarray(high)
+
+
+def without_rules(contrast: np.ndarray) -> np.ndarray:
+    """Takes out printed lines. Under them, the contrast is the mean of what lies around, weighted
+    by a Gaussian (normalized convolution: Knutsson, Westin 1993)."""
+    strokes = contrast > 0.15 * contrast.max()
+    rules = crossing_lines(strokes) | crossing_lines(strokes.T).T
+    if not rules.any():
+        return contrast
+    rules = ndimage.binary_dilation(rules)
+    weight = ndimage.gaussian_filter((~rules).astype(np.float32), 3)
+    around = ndimage.gaussian_filter(np.where(rules, 0, contrast), 3)
+    return np.where(rules, around / np.maximum(weight, 1e-3), contrast)
+
+
+def crossing_lines(strokes: np.ndarray) -> np.ndarray:
+    """Which pixels of `strokes`, bool [height, width], lie on a straight line that goes from the
+    left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
+    height, width = strokes.shape
+    columns = np.arange(width)
+    thick = ndimage.binary_dilation(strokes, np.ones((3, 1)))  # to bear a slight bend
+    found = np.zeros_like(strokes)
+    for rise in range(-(height // 10), height // 10 + 1, 2):
+        shift = np.rint(rise * (columns / width - 0.5)).astype(int)
+        rows = (np.arange(height)[:, None] + shift[::4]).clip(0, height - 1)
+        covered = thick[rows, columns[::4]].mean(axis=1)  # of every fourth pixel: enough to tell
+        lines = (covered > 0.9).nonzero()[0]
+        found[(lines[:, None] + shift).clip(0, height - 1), columns] = True
+    return found & thick
+
+
+def choose_digit(contrast: np.ndarray, threshold: float) -> tuple[np.ndarray, list[str]]:
+    """Which pixels, bool [height, width], are the digit's, and what gives rise to doubt.
+
+    The digit is the strongest connected component that does not touch the picture's sides, with the
+    parts close to it. Strokes that are 4 pixels apart are connected.
+    """
+    near = ndimage.maximum_filter(contrast > threshold, 5)
+    labels, count = ndimage.label(near, NEIGHBORS)
+    boxes = ndimage.find_objects(labels)
+    height, width = contrast.shape
+    touched = np.array(
+        [(y.start == 0) + (y.stop == height) + (x.start == 0) + (x.stop == width) for y, x in boxes]
+    )
+    # The more sides a component touches, the more likely it is a table or a shadow.
+    weights = ndimage.sum_labels(contrast, labels, range(1, count + 1)) / 4.0**touched
+    main = int(weights.argmax())
+    y, x = boxes[main]
+    tall, wide = y.stop - y.start, x.stop - x.start
+    digit = labels == main + 1
+    doubts = ["it is cut off by the border"] if touched[main] else []
+    for other in (weights > 0.05 * weights[main]).nonzero()[0]:
+        if other == main:
+            continue
+        other_y, other_x = boxes[other]
+        above = max(other_y.start - y.stop, y.start - other_y.stop)
+        beside = max(other_x.start - x.stop, x.start - other_x.stop)
+        as_tall = other_y.stop - other_y.start > tall / 2  # then it is another digit
+        if max(above, beside) <= 0.1 * max(tall, wide) and not (beside >= 0 and as_tall):
+            digit |= labels == other + 1
+        elif weights[other] > weights[main] / 4:
+            doubts.append("there is more than one mark")
+    return digit, doubts

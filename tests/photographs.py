@@ -1,0 +1,290 @@
+"""Photographs of handwritten digits, made from MNIST's: paper, boards, tables, light and dirt.
+
+Every kind is a function from a digit, uint8 [28, 28], and a random generator to an image. KINDS
+names them all; GOOD are those that were read well before the ground was looked at locally.
+"""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image, ImageFilter
+from scipy import ndimage
+
+SIDE = 480  # pixels of most photographs, both ways
+
+
+def strokes_of(
+    digit: np.ndarray, rng: np.random.Generator, side: int = SIDE, share=(0.3, 0.55), angle=0.0
+) -> np.ndarray:
+    """How much of each pixel a pen has covered: float64 [side, side], 0 to 1. The digit's longer
+    side takes a share of the picture within `share`, anywhere with a free border."""
+    rows, columns = digit.any(axis=1).nonzero()[0], digit.any(axis=0).nonzero()[0]
+    crop = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = side * rng.uniform(*share) / max(crop.shape)
+    height, width = (max(2, round(scale * length)) for length in crop.shape)
+    crop = np.pad(crop, 2)  # for a stroke that ends softly
+    pad = round(2 * scale)
+    ink = Image.fromarray(crop).resize((width + 2 * pad, height + 2 * pad), Image.BICUBIC)
+    if angle:
+        ink = ink.rotate(angle, Image.BICUBIC, expand=True)
+    margin = 0.06 * side - pad
+    top, left = (round(rng.uniform(margin, side - margin - length)) for length in ink.size[::-1])
+    mask = Image.new("L", (side, side))
+    mask.paste(ink, (left, top))
+    return ((np.asarray(mask) / 255 - 0.3) / 0.35).clip(0, 1)  # a pen's edge is sharper
+
+
+def paper(rng: np.random.Generator, side: int = SIDE) -> np.ndarray:
+    """White or cream: float64 [side, side, 3], 0 to 255."""
+    return np.full((side, side, 3), rng.uniform(215, 250) * np.array([1, 1, rng.uniform(0.88, 1)]))
+
+
+def pen(rng: np.random.Generator) -> np.ndarray:
+    """Black, blue or red ink, float64 [3]."""
+    colors = [(25, 25, 30), (20, 40, 130), (150, 25, 30)]
+    return np.array(colors[rng.integers(len(colors))]) + rng.uniform(0, 30)
+
+
+def lines(
+    rng: np.random.Generator, side: int, spacing: float, width: float, across=True
+) -> np.ndarray:
+    """Printed rules, a little tilted: how much of each pixel they cover, float64 [side, side]."""
+    y, x = np.mgrid[:side, :side]
+    if not across:
+        y, x = x, y
+    slope = math.tan(math.radians(rng.uniform(-2, 2)))
+    place = (y + slope * x + rng.uniform(0, spacing)) % spacing
+    return ((width + 1) / 2 - np.abs(place - spacing / 2)).clip(0, 1)
+
+
+def grain(rng: np.random.Generator, side: int, size: float) -> np.ndarray:
+    """Smooth random variation, `size` pixels wide, with a standard deviation of 1."""
+    values = ndimage.gaussian_filter(rng.normal(size=(side, side)), size)
+    return values / values.std()
+
+
+def mix(ground: np.ndarray, color: np.ndarray | float, share: np.ndarray) -> np.ndarray:
+    return ground + share[:, :, None] * (np.asarray(color) - ground)
+
+
+def shoot(pixels: np.ndarray, rng: np.random.Generator, noise: float = 3) -> Image.Image:
+    """What a camera makes of it: slightly soft, slightly noisy."""
+    pixels = ndimage.gaussian_filter(pixels, (0.7, 0.7, 0)) + rng.normal(0, noise, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
+
+
+def direction(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A ramp over the picture in any direction: float64 [side, side], about -0.5 to 0.5."""
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    angle = rng.uniform(0, 2 * math.pi)
+    reach = abs(math.cos(angle)) + abs(math.sin(angle))
+    return (x * math.cos(angle) + y * math.sin(angle)) / reach
+
+
+def clean_paper(digit, rng):
+    return shoot(mix(paper(rng), pen(rng), strokes_of(digit, rng)), rng)
+
+
+def mild_gradient(digit, rng):
+    light = 1 - rng.uniform(0.1, 0.25) * (direction(rng, SIDE) + 0.5)
+    return shoot(mix(paper(rng), pen(rng), strokes_of(digit, rng)) * light[:, :, None], rng)
+
+
+def blurred(digit, rng):
+    radius = rng.uniform(3, 6)
+    return clean_paper(digit, rng).filter(ImageFilter.GaussianBlur(radius))
+
+
+def noisy(digit, rng):
+    return shoot(mix(paper(rng), pen(rng), strokes_of(digit, rng)), rng, rng.uniform(20, 35))
+
+
+def jpeg_quality_10(digit, rng):
+    file = io.BytesIO()
+    clean_paper(digit, rng).save(file, "JPEG", quality=10)
+    return Image.open(file)
+
+
+def tilted(digit, rng):
+    angle = rng.choice([-20, 20])
+    strokes = strokes_of(digit, rng, share=(0.3, 0.5), angle=angle)
+    return shoot(mix(paper(rng), pen(rng), strokes), rng)
+
+
+def pencil_strokes(digit, rng):
+    """Pencil: grey, and with the paper's grain in it."""
+    return strokes_of(digit, rng) * (0.85 + 0.15 * grain(rng, SIDE, 1)).clip(0.3, 1)
+
+
+def pencil(digit, rng):
+    gray = rng.uniform(105, 150)
+    return shoot(mix(paper(rng), gray, pencil_strokes(digit, rng)), rng)
+
+
+def color_on_color(digit, rng):
+    """Two hues of the same brightness."""
+    pairs = [
+        ((208, 0, 0), (0, 106, 0)),
+        ((60, 110, 220), (190, 75, 60)),
+        ((200, 80, 200), (0, 150, 90)),
+    ]
+    ink, ground = (np.array(color, float) for color in pairs[rng.integers(len(pairs))])
+    pixels = mix(np.full((SIDE, SIDE, 3), ground), ink, strokes_of(digit, rng))
+    return shoot(pixels, rng)
+
+
+def near_the_border(digit, rng):
+    """A few pixels from one side of the picture, or from two."""
+    image = clean_paper(digit, rng)
+    dark = np.asarray(image.convert("L")) < 150
+    rows, columns = dark.any(axis=1).nonzero()[0], dark.any(axis=0).nonzero()[0]
+    gap = int(rng.integers(4, 9))
+    left = columns[0] - gap if rng.random() < 0.7 else 0
+    top = rows[0] - gap if left == 0 or rng.random() < 0.5 else 0
+    return image.crop((max(0, left), max(0, top), SIDE, SIDE))
+
+
+def redrawn(digit: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """300 pixels: dark or light ink on a ground of another color, with mild noise."""
+    size = int(rng.integers(120, 200))
+    ink = Image.fromarray(digit).resize((size, size), Image.BICUBIC)
+    mask = Image.new("L", (300, 300))
+    mask.paste(ink, tuple(rng.integers(10, 290 - size, 2).tolist()))
+    dark, light = rng.integers(0, 80, 3), rng.integers(170, 256, 3)
+    stroke, ground = (dark, light) if rng.random() < 0.5 else (light, dark)
+    pixels = mix(np.full((300, 300, 3), ground, float), stroke, np.asarray(mask) / 255)
+    pixels += rng.normal(0, 6, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def ruled(digit, rng, color, strength, squared=False, strokes=None, ink=None):
+    """On ruled paper: `strength` is how much of the paper's white the rules take."""
+    spacing = rng.uniform(35, 60) if not squared else rng.uniform(22, 36)
+    width = rng.uniform(1, 2.5)
+    rules = lines(rng, SIDE, spacing, width)
+    if squared:
+        rules = np.maximum(rules, lines(rng, SIDE, spacing, width, across=False))
+    ground = mix(paper(rng), color, strength * rules)
+    if strokes is None:
+        strokes, ink = strokes_of(digit, rng), pen(rng)
+    return shoot(mix(ground, ink, strokes), rng)
+
+
+def faint_rules(digit, rng):
+    return ruled(digit, rng, 60, rng.uniform(0.12, 0.3))
+
+
+def blue_rules(digit, rng):
+    return ruled(digit, rng, (70, 110, 220), rng.uniform(0.4, 0.8))
+
+
+def squared_paper(digit, rng):
+    return ruled(digit, rng, (90, 110, 170), rng.uniform(0.25, 0.5), squared=True)
+
+
+def dark_rules(digit, rng):
+    return ruled(digit, rng, 40, rng.uniform(0.6, 0.95))
+
+
+def pencil_on_rules(digit, rng):
+    strokes, gray = pencil_strokes(digit, rng), rng.uniform(105, 150)
+    color = [(70, 110, 220), (90, 90, 90)][rng.integers(2)]
+    return ruled(digit, rng, color, rng.uniform(0.25, 0.5), strokes=strokes, ink=gray)
+
+
+def smudged_board(digit, rng):
+    """Chalk on a board from which other chalk was wiped, not well."""
+    board = np.full((SIDE, SIDE, 3), np.array([[45, 50, 48], [30, 62, 45]][rng.integers(2)], float))
+    smudges = np.zeros((SIDE, SIDE))
+    for _ in range(rng.integers(3, 7)):  # each a stroke of the sponge
+        band = np.abs(direction(rng, SIDE) - rng.uniform(-0.4, 0.4)) < rng.uniform(0.03, 0.1)
+        length = np.abs(direction(rng, SIDE) - rng.uniform(-0.4, 0.4)) < rng.uniform(0.1, 0.3)
+        stroke = ndimage.gaussian_filter((band & length).astype(float), rng.uniform(4, 12))
+        smudges = np.maximum(smudges, rng.uniform(0.08, 0.25) * stroke)
+    smudges *= (1 + 0.3 * grain(rng, SIDE, 3)).clip(0, 2)
+    chalk = strokes_of(digit, rng) * (0.85 + 0.2 * grain(rng, SIDE, 1)).clip(0.25, 1)
+    return shoot(mix(mix(board, 225, smudges), 235, chalk), rng)
+
+
+def speck_of_dirt(digit, rng):
+    """One to four dark specks on the paper, none on the digit."""
+    strokes = strokes_of(digit, rng)
+    far = ndimage.distance_transform_edt(strokes == 0)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    specks = np.zeros((SIDE, SIDE))
+    for _ in range(rng.integers(1, 5)):
+        radius = rng.uniform(2, 7)
+        places = np.argwhere(far > radius + 8)
+        row, column = places[rng.integers(len(places))]
+        shape = np.hypot(y - row, (x - column) * rng.uniform(0.6, 1.6))
+        specks = np.maximum(specks, (radius + 0.5 - shape).clip(0, 1))
+    ground = mix(paper(rng), rng.uniform(20, 90), specks)
+    return shoot(mix(ground, pen(rng), strokes), rng)
+
+
+def table_edge(digit, rng):
+    """The sheet ends within the picture; beside it, the table's wood."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    slope = math.tan(math.radians(rng.uniform(-4, 4)))
+    table = (rng.uniform(0.06, 0.2) * SIDE + slope * (x - SIDE / 2) - y + 0.5).clip(0, 1)
+    streaks = 1 + 0.12 * ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), (1.5, 25)) * 20
+    brown = np.array([[120, 80, 50], [70, 45, 30], [160, 125, 90]][rng.integers(3)])
+    turns = int(rng.integers(4))
+    table, wood = np.rot90(table, turns), np.rot90(streaks[:, :, None] * brown, turns)
+    near = ndimage.distance_transform_edt(table == 0) < 0.05 * SIDE
+    strokes = strokes_of(digit, rng, share=(0.3, 0.5))
+    while strokes[near].any():
+        strokes = strokes_of(digit, rng, share=(0.3, 0.5))
+    return shoot(mix(mix(paper(rng), pen(rng), strokes), wood, table), rng)
+
+
+def hard_shadow(digit, rng):
+    """Part of the picture, its edge mostly across the digit, lies in a shadow."""
+    strokes = strokes_of(digit, rng)
+    ramp = direction(rng, SIDE)
+    middle = ramp[strokes > 0.5].mean() + rng.normal(0, 0.1)
+    shadow = ndimage.gaussian_filter((ramp > middle).astype(float), rng.uniform(0.5, 2.5))
+    light = 1 - rng.uniform(0.35, 0.6) * shadow
+    return shoot(mix(paper(rng), pen(rng), strokes) * light[:, :, None], rng)
+
+
+def strong_gradient(digit, rng):
+    light = 1 - rng.uniform(0.6, 0.75) * (direction(rng, SIDE) + 0.5)
+    return shoot(mix(paper(rng), pen(rng), strokes_of(digit, rng)) * light[:, :, None], rng)
+
+
+def small_in_large(digit, rng):
+    """About 43 of 2,000 pixels, under a lamp's soft light."""
+    strokes = strokes_of(digit, rng, side=2000, share=(0.0205, 0.0225))
+    light = 1 - 0.15 * (direction(rng, 2000) + 0.5)
+    return shoot(mix(paper(rng, 2000), pen(rng), strokes) * light[:, :, None], rng)
+
+
+GOOD = {
+    "clean paper": clean_paper,
+    "mild gradient": mild_gradient,
+    "blur": blurred,
+    "noise": noisy,
+    "JPEG quality 10": jpeg_quality_10,
+    "tilt 20 degrees": tilted,
+    "pencil": pencil,
+    "color on color": color_on_color,
+    "near the border": near_the_border,
+    "redrawn": redrawn,
+}
+UNEVEN = {
+    "faint rules": faint_rules,
+    "blue rules": blue_rules,
+    "squared paper": squared_paper,
+    "smudged board": smudged_board,
+    "speck of dirt": speck_of_dirt,
+    "table edge": table_edge,
+    "dark rules": dark_rules,
+    "pencil on rules": pencil_on_rules,
+    "hard shadow": hard_shadow,
+    "strong gradient": strong_gradient,
+    "small in large": small_in_large,
+}
+KINDS = GOOD | UNEVEN
+SMALL = {"small in large"}  # takes a second to make
