@@ -80,7 +80,7 @@ def ablation_table(records: Records) -> str:
 
 
 def p_text(p_value: float) -> str:
-    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.0e}"
+    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
 
 def control_table(records: Records) -> str:
@@ -114,9 +114,10 @@ def choices_table(records: Records) -> str:
     for row, options in (CHOICES | LONG_CHOICES).items():
         runs = records[row]
         loss = last_epoch(runs, "loss").mean()
+        smoothed = " (smoothed)" if "--label-smoothing" in options else ""
         lines.append(
             f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
-            f"| {spread(accuracies(runs), 3)} | {loss:.4f} |"
+            f"| {spread(accuracies(runs), 3)} | {loss:.4f}{smoothed} |"
         )
     return "\n".join(lines)
 

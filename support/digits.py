@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from support.files import DataError
 
-LONGEST = 640  # pixels: a larger picture is first looked at in a reduced copy
+LONGEST = 1000  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: what stands out less from its ground is no digit
 CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
 NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too

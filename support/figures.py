@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -31,12 +32,11 @@ def save_curves(
     runs = {name: [record["history"] for record in records] for name, records in rows.items()}
     [first, *_] = runs.values()
     seeds, epochs = len(first), len(first[0])
-    figure = draw_curves(f"{title}: {seeds} seeds, mean ± 1 SD", runs, "test", epochs)
+    title = f"{title}: {seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
+    figure = draw_curves(title, runs, "test", epochs)
     figure.subplots_adjust(wspace=0.3)  # room for the longer labels
     for ax in figure.axes:
         quantity = "loss" if "loss" in ax.get_title() else "accuracy"
-        if "training" in ax.get_title():
-            ax.set_title(f"training {quantity} (running mean over the epoch)", y=1, fontsize=10)
         if quantity == "loss":
             ax.set_yscale("log")
             ax.set_ylabel("cross-entropy, log scale")
@@ -46,7 +46,8 @@ def save_curves(
         if no_aug_epochs:
             last = epochs + 0.5
             ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
-        ax.legend(fontsize=8)
+        if len(rows) > 1:
+            ax.legend(fontsize=8, loc="upper right" if quantity == "loss" else "lower right")
     save_figure(figure, path)
 
 
@@ -67,7 +68,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     for effect in effects:
         color, shift = colors[effect["company"]]
         y = places[effect["name"]] + shift
-        ax.plot(effect["differences"], [y] * seeds, ".", color=color, alpha=0.35, markersize=5)
+        ax.plot(effect["differences"], [y] * seeds, ".", color=color, alpha=0.5, markersize=7)
         ax.errorbar(
             effect["difference"],
             y,
@@ -178,8 +179,9 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
         ("fc2, ReLU", "84"): fc2.view(28, 3).numpy(),
     }
     *panels, output = above.subplots(1, len(stages) + 1, width_ratios=[2, 1, 1, 1, 1, 1, 1, 2.4])
+    grays = matplotlib.colormaps["gray_r"].with_extremes(bad="lightsteelblue")  # the gaps
     for ax, ((layer, size), values) in zip(panels, stages.items(), strict=True):
-        ax.imshow(values, cmap="gray_r")
+        ax.imshow(values, cmap=grays)
         ax.set_title(layer, fontsize=9)
         ax.text(0.5, -0.01, size, transform=ax.transAxes, ha="center", va="top", fontsize=9)
         ax.set_anchor("N")  # at the top, so that all titles are on one line
@@ -199,7 +201,7 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
 
 def stack_maps(maps: torch.Tensor, columns: int) -> np.ndarray:
     """Put maps, [C, H, W], into one picture of `columns` columns, with gaps between them."""
-    padded = F.pad(maps, (1, 1, 1, 1), value=float("nan")).numpy()  # drawn as white
+    padded = F.pad(maps, (1, 1, 1, 1), value=float("nan")).numpy()
     rows = np.split(padded, len(maps) // columns)
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 

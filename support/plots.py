@@ -26,7 +26,7 @@ def new_figure(
     from matplotlib.figure import Figure  # costs half a second: only where something is drawn
 
     figure = Figure(figsize=(width, height), layout=layout)
-    figure.suptitle(title, fontweight="bold")
+    figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
 
 
@@ -101,7 +101,8 @@ def draw_curve(ax: "Axes", name: str, values: np.ndarray) -> None:
     ax.plot(epochs, mean, "o-" if len(mean) <= 20 else "-", color=color, markersize=3, label=name)
     if len(values) > 1:
         deviation = values.std(axis=0, ddof=1)
-        ax.fill_between(epochs, mean - deviation, mean + deviation, color=color, alpha=0.25)
+        low = np.maximum(mean - deviation, values.min(axis=0))  # above 0 where all values are
+        ax.fill_between(epochs, low, mean + deviation, color=color, alpha=0.25)
 
 
 def draw_confusion(

@@ -77,3 +77,11 @@ def fisher(first: int, second: int, images: int) -> float:
     """Return the p-value of Fisher's exact test: of error counts of two networks, each on `images`
     of its own, that differ at least as much, if both were equally good."""
     return stats.fisher_exact([[first, images - first], [second, images - second]]).pvalue
+
+
+def error_difference(first: int, second: int, images: int) -> tuple[float, float]:
+    """Return the difference of the error rates of two networks, each on `images` of its own, and
+    how far its 95 % confidence interval reaches to either side (Wald's)."""
+    rates = np.array([first, second]) / images
+    deviation = math.sqrt((rates * (1 - rates)).sum() / images)
+    return rates[0] - rates[1], stats.norm.ppf(0.975) * deviation

@@ -15,9 +15,7 @@ from support.records import (
     last_epoch,
     misclassified_images,
 )
-from support.stats import crossed_bootstrap, fisher, mcnemar, paired_difference
-
-CPU = "one thread of an Intel Xeon"  # where the runs of the headline's rows were trained
+from support.stats import crossed_bootstrap, error_difference, fisher, mcnemar, paired_difference
 
 
 def spread(values: np.ndarray, digits: int = 2) -> str:
@@ -30,21 +28,22 @@ def plus_minus(difference: float, reach: float, digits: int = 2) -> str:
 
 
 def headline_table(records: Records) -> str:
-    """The three networks, each by the command that trains it."""
+    """The three networks, each with the command that trains it."""
     lines = [
-        f"| command | parameters | epochs | test accuracy (%) | minutes ({CPU}) |",
-        "|---|---:|---:|---:|---:|",
+        "| network | parameters | epochs | test accuracy (%) | minutes | command |",
+        "|---|---:|---:|---:|---:|---|",
     ]
-    for command, row in (
-        (f"python main.py --model mlp --epochs 20 {SCHEDULE}", "mlp"),
-        (f"python main.py --model lenet5 --epochs 20 {SCHEDULE}", "lenet5"),
-        ("python main.py --regularize", RECIPE_ROW),
+    for network, row, options in (
+        ("MLP", "mlp", f"--model mlp --epochs 20 {SCHEDULE}"),
+        ("LeNet-5", "lenet5", f"--model lenet5 --epochs 20 {SCHEDULE}"),
+        ("**LeNet-5, regularized**", RECIPE_ROW, "--regularize"),
     ):
         runs = records[row]
         minutes = [sum(entry["seconds"] for entry in run["history"]) / 60 for run in runs]
         lines.append(
-            f"| `{command}` | {runs[0]['parameters']:,} | {epochs_of(runs)} "
-            f"| {spread(accuracies(runs))} | {np.median(minutes):.1f} |"
+            f"| {network} | {runs[0]['parameters']:,} | {epochs_of(runs)} "
+            f"| {spread(accuracies(runs))} | {np.median(minutes):.1f} "
+            f"| `python main.py {options}` |"
         )
     return "\n".join(lines)
 
@@ -101,11 +100,13 @@ def known_table(records: Records) -> str:
     ]
     errors = round(100 * (100 - accuracies(records["lenet5"]).mean()))
     p_value = fisher(errors, 95, 10_000)
+    gap, reach = (100 * value for value in error_difference(errors, 95, 10_000))
     lines = ["| network | test error (%) |", "|---|---:|"]
     lines += [f"| {network} | {error} |" for network, error in rows]
     verdict = "similar" if p_value > 0.05 else "different"
     test = (
-        f"{errors} errors in 10,000 against 95: {verdict} (Fisher's exact test, p = {p_value:.2f})."
+        f"{errors} errors in 10,000 against 95: {verdict} ({gap:+.2f} ± {reach:.2f} points; "
+        f"Fisher's exact test, p = {p_value:.2f})."
     )
     return "\n".join([*lines, "", test])
 

@@ -122,7 +122,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert (folder / "draw.html").stat().st_size < 600_000
     text = (folder / "README.md").read_text()
     assert re.search(
-        r"\| `python main.py --regularize` \| 61,706 \| 1 \| [0-9.]+ ± [0-9.]+ \|", text
+        r"\| \*\*LeNet-5, regularized\*\* \| 61,706 \| 1 \| [0-9.]+ ± [0-9.]+ \|", text
     )
     assert (ROOT / "README.md").read_bytes() == readme
 

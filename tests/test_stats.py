@@ -5,6 +5,7 @@ import pytest
 
 from support.stats import (
     crossed_bootstrap,
+    error_difference,
     fisher,
     holm,
     mcnemar,
@@ -74,3 +75,12 @@ def test_crossed_bootstrap_is_wider_where_images_differ_than_over_seeds_alone():
 def test_fisher():
     # The lady tasting tea: 3 of 4 cups right, two-sided.
     assert fisher(3, 1, 4) == pytest.approx(0.486, abs=0.001)
+
+
+def test_error_difference_covers_the_true_one_95_times_in_100():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for first, second in rng.binomial(10_000, [0.008, 0.0095], (4000, 2)):
+        difference, reach = error_difference(first, second, 10_000)
+        covered += abs(difference + 0.0015) <= reach
+    assert covered / 4000 == pytest.approx(0.95, abs=0.012)
