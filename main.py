@@ -43,7 +43,6 @@ from support.files import RunError, run_program
 from support.muon import Muon
 from support.options import config_of, parse_arguments, watched_split
 from support.plots import MODEL_TITLES, SPLIT_TITLES
-from support.prediction import predict_images
 from support.run_files import metrics_of, prepare_folder, run_files, run_lock, save_run
 
 TEST_BATCH = 1000  # images: a test keeps no gradients, so its batches can be large
@@ -326,6 +325,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.evaluate:
         evaluate(args, device)
     else:
+        from support.prediction import predict_images  # imports scipy, so only here
+
         model = load_model(args.checkpoint).to(device)
         if not predict_images(args.predict, model, device, args.json, args.save_inputs):
             sys.exit(1)
