@@ -28,6 +28,7 @@ from support.argument_types import int_at_least, nonempty_path
 from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
 from support.distributed import pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
+from support.layers import save_layers
 from support.options import (
     RECIPE,
     Parser,
@@ -272,7 +273,7 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     figures.save_augmented(folder / "augment.png", trn_set[firsts][0])
     model = load_model(folder / "lenet5.pt")
-    figures.save_layers(folder / "layers.png", model, tst_set.images[0])
+    save_layers(folder / "layers.png", model, tst_set.images[0])
     write_page(folder / "draw.html", model, tst_set.images, tst_set.labels)
 
 

@@ -20,7 +20,7 @@ from support.digits import find_ink, read_channels
 from support.files import DataError, atomic_write, error_line, printable
 
 # A reading that is less probable is called unsure. Chosen on 813 training digits rendered as every
-# kind in tests/photographs.py: it warns of both misreadings, and of 1.1 % of the right readings.
+# kind in tests/photographs.py: it warns of both errors, and of 1.1 % of the right readings.
 UNSURE = 0.9
 
 

@@ -40,7 +40,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_of(packed: bytes, interlaced: int = 0) -> bytes:
-    """A 28x28 PNG in greyscale whose pixels are stored as `packed`."""
+    """A 28x28 PNG in grayscale whose pixels are stored as `packed`."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 0, 0, 0, interlaced))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
 

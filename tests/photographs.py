@@ -113,7 +113,7 @@ def tilted(digit, rng):
 
 
 def pencil_strokes(digit, rng):
-    """Pencil: grey, and with the paper's grain in it."""
+    """Pencil: gray, and with the paper's grain in it."""
     return strokes_of(digit, rng) * (0.85 + 0.15 * grain(rng, SIDE, 1)).clip(0.3, 1)
 
 

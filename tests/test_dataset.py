@@ -80,7 +80,7 @@ def test_order_is_by_file_name_whatever_the_order_in_the_tar(tmp_path, digits):
     assert shuffled.labels.tolist() == digits[1].tolist()
 
 
-def test_one_sample_is_scaled_and_normalised(tar, digits):
+def test_one_sample_is_scaled_and_normalized(tar, digits):
     image, label = MNIST(tar)[13]
     assert image.shape == (1, 28, 28)
     assert image.dtype == torch.float32
@@ -106,7 +106,7 @@ def test_iterating_ends(tar):
     assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
 
 
-def test_transform_gets_normalised_batches(tar):
+def test_transform_gets_normalized_batches(tar):
     trn_set = MNIST(tar, transform=lambda images: images + images.shape[0])
     plain = MNIST(tar)
     assert torch.equal(trn_set[[1, 2, 3]][0], plain[[1, 2, 3]][0] + 3)
