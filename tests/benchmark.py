@@ -245,7 +245,7 @@ def measure_epoch() -> dict[str, list[float]]:
                 "bare loop": lambda: alone(bare_epoch),
                 "main.py --model mlp": lambda: alone(main_epoch, "--model", "mlp"),
             },
-            repeats=5,  # an epoch of main.py takes 3.3 to 4.7 s, as busy as the neighbours are
+            repeats=5,  # an epoch of main.py takes 3.3 to 4.7 s, as busy as the neighbors are
         )
 
 
@@ -590,7 +590,7 @@ def benchmark() -> None:
             speed["epoch rounds"], speed["epoch"] = speed["epoch"], medians(speed["epoch"])
         speed["machine"] = machine()
         path.write_text(json.dumps(speed, indent=2) + "\n")
-    if speed.keys() >= PARTS.keys():
+    if speed.keys() >= {*PARTS, "epoch rounds"}:
         print(table(speed))
         draw(speed)
 
