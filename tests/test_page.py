@@ -328,12 +328,14 @@ def drawings(browser):
     return found
 
 
+@pytest.mark.slow
 def test_drawn_digits_are_read(drawings):
     wrong = [f"{name}: {read}" for name, read, _, _ in drawings if read != name[0]]
     print(f"{len(drawings) - len(wrong)} of {len(drawings)} drawings read right {wrong}")
     assert len(wrong) <= 2
 
 
+@pytest.mark.slow
 def test_a_drawing_is_seen_as_main_predict_sees_it(drawings, tmp_path):
     """As it would be seen in the canvas's PNG; a few gray pixels may differ, by rounding."""
     differences = []
