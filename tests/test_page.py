@@ -24,6 +24,8 @@ from support.checkpoint import load_model
 from support.page import PLACE, TEMPLATE, choose_digits, weights_base64, write_page
 from support.prediction import read_digit
 
+pytestmark = pytest.mark.slow  # a browser takes its time
+
 REPORT = Path(__file__).resolve().parents[1] / "results" / "report"
 PAGE = REPORT / "draw.html"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -286,7 +288,6 @@ def test_of_each_label_one_digit_is_chosen_and_two_are_misclassified():
     assert choose_digits(model, images, labels) == [0, 1, 2, 3, 4, 15, 6, 7, 8, 9]
 
 
-@pytest.mark.slow
 def test_the_committed_page_is_what_report_writes(tmp_path):
     tst_set = MNIST(find_splits()[1])
     write_page(
@@ -298,7 +299,6 @@ def test_the_committed_page_is_what_report_writes(tmp_path):
 # --- the network ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @torch.no_grad()
 def test_its_logits_are_those_of_pytorch(page):
     images = MNIST(find_splits()[1]).images[:1000]
@@ -328,14 +328,12 @@ def drawings(browser):
     return found
 
 
-@pytest.mark.slow
 def test_drawn_digits_are_read(drawings):
     wrong = [f"{name}: {read}" for name, read, _, _ in drawings if read != name[0]]
     print(f"{len(drawings) - len(wrong)} of {len(drawings)} drawings read right {wrong}")
     assert len(wrong) <= 2
 
 
-@pytest.mark.slow
 def test_a_drawing_is_seen_as_main_predict_sees_it(drawings, tmp_path):
     """As it would be seen in the canvas's PNG; a few gray pixels may differ, by rounding."""
     differences = []
