@@ -24,7 +24,7 @@ from torch import distributed, nn
 import main
 from dataset import MNIST, data_loader, find_splits, split_validation
 from support import ablation, figures, speed_tables, tables
-from support.argument_types import int_at_least, nonempty_path
+from support.argument_types import int_at_least
 from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
 from support.distributed import pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
@@ -32,6 +32,7 @@ from support.layers import save_layers
 from support.options import (
     RECIPE,
     Parser,
+    add_folders,
     changed_settings,
     config_of,
     parse_arguments,
@@ -332,13 +333,7 @@ def parse_report_arguments(arguments: list[str] | None = None) -> argparse.Names
     add = parser.add_argument
     add("--seeds", type=int_at_least(2), default=SEEDS, help="runs of each row (%(default)s)")
     add("--epochs", type=int_at_least(1), help="of every run (as reported)")
-    add("--data-dir", type=nonempty_path, help="contains train.tar and test.tar (see README.md)")
-    add(
-        "--results-dir",
-        type=nonempty_path,
-        default=Path("results"),
-        help="where to write results (results)",
-    )
+    add_folders(parser)
     return parser.parse_args(arguments)
 
 

@@ -7,9 +7,7 @@ import torch
 
 from dataset import SIZE, augment
 from support.plan import TECHNIQUE_TITLES
-from support.plots import draw_confusion, draw_curves, new_figure, save_digits, save_figure
-
-GRAY = "0.6"
+from support.plots import GRAY, draw_confusion, draw_curves, new_figure, save_digits, save_figure
 
 
 def save_curves(

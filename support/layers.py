@@ -10,12 +10,10 @@ from torch.nn import functional as F
 
 from dataset import normalize
 from model import LeNet5
-from support.plots import new_figure, save_figure
+from support.plots import GRAY, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-GRAY = "0.6"
 
 
 @torch.no_grad()

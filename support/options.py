@@ -153,6 +153,12 @@ def add_places(group: argparse._ArgumentGroup) -> None:
     add("--device", choices=devices, default="auto", help="where to compute (%(default)s)")
     threads = int_at_least(1, most=1024)
     add("--threads", type=threads, help="number of CPU threads (torch's choice)")
+    add_folders(group)
+
+
+def add_folders(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say where to read and to write: main.py's and report.py's."""
+    add = parser.add_argument
     add("--data-dir", type=nonempty_path, help="contains train.tar and test.tar (see README.md)")
     add(
         "--results-dir",

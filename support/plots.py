@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
 COLORS = {"LeNet-5": "tab:blue", "MLP": "tab:orange", "LeNet-5, --regularize": "tab:green"}
+GRAY = "0.6"  # of what is not the point
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
