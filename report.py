@@ -209,6 +209,7 @@ def readme_tables(records: Records) -> dict[str, str]:
     tables of choices and of the recipe are left as they are."""
     made = {
         "headline": tables.headline_table(records),
+        "epochs": tables.epochs_table(records),
         "models": tables.models_table(records),
         "known": tables.known_table(records),
         "differences": tables.differences_table(records),
@@ -261,6 +262,7 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
         folder / "regularized.png",
         "LeNet-5 with and without --regularize",
         {"LeNet-5": records[LONG_PLAIN], "LeNet-5, --regularize": records[RECIPE_ROW]},
+        lowest_accuracy=98,
         no_aug_epochs=records[RECIPE_ROW][0]["config"]["no_aug_epochs"],
     )
     effects, seeds = ablation.effects_of(records), len(records["lenet5"])

@@ -11,29 +11,41 @@ from support.plots import GRAY, draw_confusion, draw_curves, new_figure, save_di
 
 
 def save_curves(
-    path: Path, title: str, rows: dict[str, list[dict]], no_aug_epochs: int = 0
+    path: Path,
+    title: str,
+    rows: dict[str, list[dict]],
+    lowest_accuracy: float = 95,
+    no_aug_epochs: int = 0,
 ) -> None:
     """Draw the curves of many runs of each row: means over seeds, with bands of one standard
     deviation.
 
     Args:
         rows: the records of each curve, by its name.
+        lowest_accuracy: where the axes of accuracy start (%).
         no_aug_epochs: how many last epochs to shade, since they train without augmentation.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     runs = {name: [record["history"] for record in records] for name, records in rows.items()}
     [first, *_] = runs.values()
     seeds, epochs = len(first), len(first[0])
-    title = f"{title}: {seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
+    title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
     figure = draw_curves(title, runs, "test", epochs)
-    figure.subplots_adjust(wspace=0.3)  # room for the longer labels
+    figure.subplots_adjust(left=0.1, wspace=0.3, top=0.87)  # room for the longer labels
     for ax in figure.axes:
         quantity = "loss" if "loss" in ax.get_title() else "accuracy"
         if quantity == "loss":
             ax.set_yscale("log")
+            low, high = ax.get_ylim()
+            few_decades = high / low < 100
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_ylabel("cross-entropy, log scale")
         elif epochs > 2:
-            ax.set_ylim(95, 100.1)
-            ax.set_ylabel("accuracy (%; axis starts at 95)")
+            ax.set_ylim(lowest_accuracy, 100 + (100 - lowest_accuracy) / 50)
+            ax.set_ylabel(f"accuracy (%; axis starts at {lowest_accuracy:g})")
         if no_aug_epochs:
             last = epochs + 0.5
             ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
@@ -56,6 +68,10 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     order = sorted(alone, key=lambda effect: effect["difference"])
     places = {effect["name"]: place for place, effect in enumerate(order)}
     colors = {"alone": ("tab:blue", 0.14), "with the others": ("tab:red", -0.14)}
+    labels = {
+        "alone": "alone: it, minus plain",
+        "with the others": "with the others: all five, minus all but it",
+    }
     for effect in effects:
         color, shift = colors[effect["company"]]
         y = places[effect["name"]] + shift
@@ -71,7 +87,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
             capsize=4,
         )
     for company, (color, _) in colors.items():
-        ax.plot([], [], "o", color=color, label=company)
+        ax.plot([], [], "o", color=color, label=labels[company])
     ax.plot([], [], "o", color=GRAY, label="filled: stands after Holm's correction")
     ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not shown")
     ax.plot([], [], ".", color=GRAY, label="one seed")
@@ -87,7 +103,8 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
 
 def save_confusions(path: Path, counts: dict[str, np.ndarray]) -> None:
     """Draw the errors of networks side by side: confusion matrices [10, 10], means over seeds."""
-    figure = new_figure(10.5, 5.2, "Misclassified test images per run, mean over seeds")
+    title = "Misclassified test images per run, mean over seeds (empty: none)"
+    figure = new_figure(10.5, 5.2, title)
     panels = figure.subplots(1, len(counts))
     darkest = max(matrix.max() for matrix in counts.values())
     for ax, (name, matrix) in zip(panels, counts.items(), strict=True):
@@ -119,7 +136,7 @@ def save_hard_digits(
         usual = max(digits, key=digits.count)
         texts.append(f"{answers[index][0][0]} → {usual}  {len(digits)}/{networks}")
     title = (
-        f"Test images that at least half of the {networks} networks misclassify\n"
+        f"Test images that at least half of the {networks} networks of --regularize misclassify\n"
         "true digit → most frequent prediction, and how many networks misclassify it"
     )
     save_digits(path, title, images[[int(index) for index in hard]], texts)

@@ -29,7 +29,7 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     fc2 = F.relu(model.fc2(fc1))
     probabilities = model.fc3(fc2).softmax(dim=1)[0].numpy()
 
-    figure = new_figure(11, 6.6, "What LeNet-5 sees: one digit on its way through the network")
+    figure = new_figure(11, 7, "What LeNet-5 (--regularize, seed 0) sees: a digit on its way")
     above, below = figure.subfigures(2, 1, height_ratios=[4, 1])
     stages = {
         ("input", "1 x 28 x 28"): image[0].numpy(),
@@ -44,15 +44,15 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     grays = matplotlib.colormaps["gray_r"].with_extremes(bad="lightsteelblue")  # the gaps
     for ax, ((layer, size), values) in zip(panels, stages.items(), strict=True):
         ax.imshow(values, cmap=grays)
-        ax.set_title(layer, fontsize=9)
-        ax.text(0.5, -0.01, size, transform=ax.transAxes, ha="center", va="top", fontsize=9)
+        ax.set_title(layer, fontsize=11)
+        ax.text(0.5, -0.01, size, transform=ax.transAxes, ha="center", va="top", fontsize=11)
         ax.set_anchor("N")  # at the top, so that all titles are on one line
         ax.axis("off")
     draw_probabilities(output, probabilities)
 
     kernels = model.conv1.weight[:, 0].numpy()
     strongest = np.abs(kernels).max()
-    below.suptitle("the six 5 x 5 kernels of conv1", fontsize=9)
+    below.suptitle("the six 5 x 5 kernels of conv1, in the order of its maps", fontsize=11)
     panels = below.subplots(1, len(kernels))
     for ax, kernel in zip(panels, kernels, strict=True):
         shown = ax.imshow(kernel, cmap="RdBu", vmin=-strongest, vmax=strongest)
@@ -72,13 +72,13 @@ def draw_probabilities(ax: "Axes", probabilities: np.ndarray) -> None:
     """Draw ten bars, one for each digit."""
     colors = ["tab:blue" if p == probabilities.max() else GRAY for p in probabilities]
     bars = ax.barh(range(10), 100 * probabilities, color=colors)
-    ax.bar_label(bars, [f"{p:.1%}" for p in probabilities], fontsize=8, padding=2)
+    ax.bar_label(bars, [f"{p:.1%}" for p in probabilities], fontsize=10, padding=2)
     ax.set_yticks(range(10))
     ax.invert_yaxis()
     ax.set_xlim(0, 130)
     ax.set_xticks([])
     ax.spines[["top", "right", "bottom"]].set_visible(False)
-    ax.set_title("fc3, softmax", fontsize=9)
+    ax.set_title("fc3, softmax", fontsize=11)
     ax.text(
-        0.5, -0.01, "10 probabilities", transform=ax.transAxes, ha="center", va="top", fontsize=9
+        0.5, -0.01, "10 probabilities", transform=ax.transAxes, ha="center", va="top", fontsize=11
     )

@@ -122,7 +122,7 @@ def draw_confusion(
         text = number.format(counts[label, digit])
         if float(text):
             color = "white" if errors[label, digit] > 0.6 * darkest else "black"
-            ax.text(digit, label, text, ha="center", va="center", fontsize=8, color=color)
+            ax.text(digit, label, text, ha="center", va="center", fontsize=9.5, color=color)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.set_xticks(range(10))

@@ -76,16 +76,37 @@ def models_table(records: Records) -> str:
         "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
         "test loss": [spread(last_epoch(runs, "loss"), 4) for runs in (lenet5, mlp)],
         "errors in 10,000": [f"{100 * (100 - accuracies(r).mean()):.0f}" for r in (lenet5, mlp)],
-        "test images that, with seed 0, only this one misclassifies": [only_lenet5, only_mlp],
+        f"test images that, with seed 0, only this one misclassifies (McNemar's test: "
+        f"p = {p_value:.1g})": [only_lenet5, only_mlp],
     }
     lines = [f"| {seeds_and_epochs(lenet5)} | LeNet-5 | MLP |", "|---|---:|---:|"]
     lines += [f"| {name} | {first} | {second} |" for name, (first, second) in rows.items()]
-    test = f"McNemar's test on the two networks of seed 0: p = {p_value:.1g}."
-    return "\n".join([*lines, "", test])
+    return "\n".join(lines)
 
 
 def seeds_and_epochs(runs: list[dict]) -> str:
     return f"{len(runs)} seeds, {epochs_of(runs)} epochs"
+
+
+def epochs_table(records: Records) -> str:
+    """Loss and accuracy on both sets after some of the epochs, means over seeds."""
+    lines = [
+        "| network | epoch | training loss | training accuracy (%) | test loss "
+        "| test accuracy (%) |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for title, row in (("LeNet-5", "lenet5"), ("MLP", "mlp")):
+        histories = [run["history"] for run in records[row]]
+        last = len(histories[0])
+        for epoch in sorted({1, 2, 5, 10, 15, last} & set(range(1, last + 1))):
+            cells = []
+            for split in ("train", "test"):
+                entries = [history[epoch - 1] for history in histories]
+                losses = np.array([entry[f"{split}_loss"] for entry in entries])
+                percents = 100 * np.array([entry[f"{split}_accuracy"] for entry in entries])
+                cells += [f"{losses.mean():.4f}", f"{percents.mean():.2f}"]
+            lines.append(f"| {title} | {epoch} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def known_table(records: Records) -> str:
@@ -105,8 +126,9 @@ def known_table(records: Records) -> str:
     lines += [f"| {network} | {error} |" for network, error in rows]
     verdict = "similar" if p_value > 0.05 else "different"
     test = (
-        f"{errors} errors in 10,000 against 95: {verdict} ({gap:+.2f} ± {reach:.2f} points; "
-        f"Fisher's exact test, p = {p_value:.2f})."
+        f"{errors} errors in 10,000 against 95: {verdict}. The difference, {gap:+.2f} points, has "
+        f"a 95 % interval from {gap - reach:+.2f} to {gap + reach:+.2f} (Fisher's exact test: "
+        f"p = {p_value:.2f})."
     )
     return "\n".join([*lines, "", test])
 

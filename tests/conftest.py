@@ -1,11 +1,19 @@
+import os
 import signal
 import subprocess
 
 import pytest
+import torch
 from helpers import write_data
 
 import main
 from support.files import run_program
+
+
+def pytest_configure():
+    """Two tests run at once (pyproject.toml), so each has one thread, and a core for it."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """The loop: what it returns and changes; a run: what it prints and leaves, and that it repeats."""
 
+import io
 import os
+import sys
 
 import pytest
 import torch
@@ -163,9 +165,9 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize(("model", "parameters"), [("lenet5", 61_706), ("mlp", 62_170)])
-def test_a_run_leaves_checkpoint_metrics_and_plot(data_dir, tmp_path, model, parameters):
+def test_a_run_leaves_checkpoint_metrics_and_plot(data_dir, tmp_path, main_here, model, parameters):
     results = tmp_path / "results"
-    process = run_main(
+    process = main_here(
         *("--model", model, "--epochs", 2, "--data-dir", data_dir, "--results-dir", results)
     )
     assert process.returncode == 0, process.stderr
@@ -212,7 +214,8 @@ def test_same_seed_same_bits(data_dir, tmp_path):
         options = ["--device", "cpu", "--threads", "1", "--epochs", "2", "--seed", str(seed)]
         if name == "b":  # in a process of its own, as when somebody else runs it
             process = run_main(*options, "--data-dir", data_dir, "--results-dir", results)
-            assert process.returncode == 0, process.stderr
+            assert (process.returncode, process.stderr) == (0, "")
+            assert len(process.stdout.splitlines()) == 6  # the title, two epochs, three files
         else:
             run_here(data_dir, results, *options)
         weights = torch.load(results / "checkpoints/lenet5.pt", weights_only=True)["weights"]
@@ -358,10 +361,13 @@ def test_runs_in_any_working_folder(data_dir, tmp_path, monkeypatch):
     assert len(files_in(elsewhere / "results")) == 3
 
 
-def test_a_name_that_standard_output_cannot_encode_does_not_stop_a_run(data_dir, tmp_path):
-    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+def test_a_name_that_standard_output_cannot_encode_does_not_stop_a_run(
+    data_dir, tmp_path, monkeypatch, main_here
+):
+    stdout = io.TextIOWrapper(io.BytesIO(), "cp1252")  # as where it is piped on Windows
+    monkeypatch.setattr(sys, "stdout", stdout)
     where = ["--data-dir", data_dir, "--results-dir", tmp_path / "results"]
-    process = run_main("--epochs", 1, "--name", "七", *where, env=environment)
+    process = main_here("--epochs", 1, "--name", "七", *where)
     assert process.returncode == 0, process.stderr
-    assert "\\u4e03.pt" in process.stdout
+    assert b"\\u4e03.pt" in stdout.buffer.getvalue()
     assert (tmp_path / "results/checkpoints/七.pt").exists()
