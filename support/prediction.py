@@ -19,8 +19,9 @@ from dataset import SIZE, normalize
 from support.digits import find_ink, read_channels
 from support.files import DataError, atomic_write, error_line, printable
 
-# A reading that is less probable is called unsure. Chosen on 813 training digits rendered as every
-# kind in tests/photographs.py: it warns of both errors, and of 1.1 % of the right readings.
+# A reading that is less probable is called unsure. Chosen on photographs, of every kind in
+# tests/photographs.py, of 2,024 digits held out of the training: it warns of 12 of 18 errors and of
+# 1.7 % of the right readings.
 UNSURE = 0.9
 
 
