@@ -44,7 +44,7 @@ PIXEL = 2 / SIZE  # one pixel in the coordinates of grid_sample, which run from 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPRESSED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}  # first bytes
-MAX_PNG_BYTES = 1 << 20  # room for metadata, none for a file that would fill the memory
+MAX_PNG_BYTES = 1 << 20  # far above any 28x28 PNG; keeps a huge file out of memory
 
 
 class MNIST(Dataset):
@@ -62,7 +62,7 @@ class MNIST(Dataset):
         labels: int64 [N].
 
     Raises:
-        DataError: an image, or the tar, is not what it should be.
+        DataError: an image is not a 28x28 8-bit grayscale PNG, or the tar is damaged.
         OSError: a file is missing or cannot be read.
     """
 
@@ -86,13 +86,13 @@ class MNIST(Dataset):
         return moved
 
     def __getitem__(self, index: int | list[int] | torch.Tensor) -> tuple:
-        """Return one sample for an int, (float32 [1, 28, 28], int); for B indices a batch,
+        """Return one sample, (float32 [1, 28, 28], int), for an int; for B indices, a batch,
         (float32 [B, 1, 28, 28], int64 [B])."""
         if isinstance(index, int | np.integer):
             images, labels = self[[index]]
             return images[0], int(labels[0])
         index = torch.as_tensor(index, device=self.labels.device)
-        # index_select is faster than []: it copies whole images.
+        # index_select copies whole images, which makes it faster than indexing with [].
         images = normalize(self.images.index_select(0, index))
         if self.transform is not None:
             images = self.transform(images)
@@ -106,7 +106,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
 
 
 def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
-    """Return (training, validation): hold out `count` samples, the same ones every time."""
+    """Hold out `count` random samples, the same every time; return (training, validation)."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     parts = []
     for indices in (order[count:], order[:count]):
@@ -117,12 +117,12 @@ def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
-    """Deform each image of a batch a little, at random, as another hand might have written it.
+    """Distort each image of a batch a little, at random, as if somebody else had written it.
 
     The sampling grid is rotated by up to 12 degrees, scaled by up to 12 %, sheared by up to 0.15
-    and shifted by up to 2 pixels, each drawn uniformly from torch's global generator; and bent by
-    a smooth elastic displacement, normal with a standard deviation of 0.5 pixels (Simard,
-    Steinkraus, Platt 2003, section 2).
+    and shifted by up to 2 pixels (all uniform), then bent by a smooth elastic displacement (normal,
+    standard deviation 0.5 pixels; Simard, Steinkraus & Platt 2003, section 2). All draws come from
+    torch's global generator.
 
     Takes float32 [B, 1, 28, 28] on any device; returns the same shape, dtype and device.
     """
@@ -138,30 +138,30 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     affine_x = torch.stack([cos, shear * cos - sin, uniform(2 * PIXEL)], dim=1)
     affine_y = torch.stack([sin, shear * sin + cos, uniform(2 * PIXEL)], dim=1)
     affine = torch.stack([affine_x, affine_y], dim=1)
-    elastic = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL  # 3 are affine
+    bumps = len(basis) - 3  # all rows but x, y and 1
+    elastic = torch.randn(count, 2, bumps, device=device) * 0.5 * PIXEL
 
-    # For each pixel of the result, the place (x, y) in the image that it shows; beyond the edge,
-    # the edge's pixel: padding with zeros would be gray, since the background is -0.42.
-    places = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
-    return F.grid_sample(
-        images, places.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
-    )
+    # Where (x, y) in the input each output pixel is sampled. Outside, the edge is repeated: zeros
+    # would be gray, since the normalized background is -0.42.
+    grid = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
+    grid = grid.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @functools.cache
 def deformation_basis(device: torch.device) -> torch.Tensor:
-    """The maps over the image, float32 [3 + 49, 28 * 28], of which `augment` forms random sums.
+    """Return the basis, float32 [3 + 49, 28 * 28], of `augment`'s sampling grids, which are random
+    linear combinations of its rows.
 
-    First x, y (-1 to 1 across the image) and 1, for an affine map; then 7 x 7 Gaussian bumps with
-    a standard deviation of 4 pixels, for a smooth displacement. The bumps' squares add up to 1 at
-    every pixel, so that a pixel's displacement has the variance of the numbers that the bumps are
-    multiplied by.
+    Rows: x, y (-1 to 1 across the image) and 1, the affine part; then 7 x 7 Gaussian bumps with a
+    standard deviation of 4 pixels, the elastic part. At every pixel the squares of the bumps sum
+    to 1, so that random weights of variance v displace it with variance v.
     """
-    middles = PIXEL * (torch.arange(SIZE) - (SIZE - 1) / 2)
-    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    coordinates = PIXEL * (torch.arange(SIZE) - (SIZE - 1) / 2)
+    y, x = torch.meshgrid(coordinates, coordinates, indexing="ij")
     centers = torch.linspace(-1, 1, 7)[:, None]
-    bumps_1d = torch.exp(-((middles - centers) ** 2) / (2 * (4 * PIXEL) ** 2))  # [7, 28]
-    bumps = F.normalize(torch.kron(bumps_1d, bumps_1d), dim=0)  # every vertical x every horizontal
+    bumps_1d = torch.exp(-((coordinates - centers) ** 2) / (2 * (4 * PIXEL) ** 2))  # [7, 28]
+    bumps = F.normalize(torch.kron(bumps_1d, bumps_1d), dim=0)  # all products of two: [49, 784]
     return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
 
 
@@ -204,8 +204,8 @@ def data_loader(
         )
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     sampler = BatchIndexSampler(len(dataset), batch_size, shuffle, generator)
-    # With batch_size=None, whatever the sampler yields is one request: here, a batch of indices.
-    # The loader itself draws a seed in each pass, from `generator` too, not from the global one.
+    # batch_size=None: each item of the sampler, here a batch of indices, is one dataset[...].
+    # The loader draws a seed in each pass; given `generator`, not from torch's global one.
     return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
 
@@ -275,14 +275,14 @@ def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the two arrays of a cache file, or None if it is missing, damaged or not ours."""
+    """Return the two arrays of a cache file; None if it is missing, damaged or something else."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
         return None
-    ours = images.dtype == np.uint8 and images.shape == (len(labels), SIZE, SIZE)
-    return (images, labels) if ours and labels.dtype == np.int64 else None
+    valid = images.dtype == np.uint8 and images.shape == (len(labels), SIZE, SIZE)
+    return (images, labels) if valid and labels.dtype == np.int64 else None
 
 
 def decode_images(
@@ -332,7 +332,7 @@ def decode_png(png: bytes) -> bytes:
             check_size(*image.size)
             if image.mode != "L":
                 raise DataError(f"is not 8-bit grayscale (it has Pillow's mode {image.mode})")
-            # Its checksums, without which Pillow accepts damaged pixels; it then must be reopened.
+            # Checks the checksums, which decoding does not; the image must then be reopened.
             image.verify()
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             return image.tobytes()
@@ -348,7 +348,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each file in a folder that is not hidden."""
+    """Yield (name, content) of each visible file in a folder."""
     for file in path.iterdir():
         if not is_visible(file.name):
             continue
@@ -359,7 +359,7 @@ def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each file in a tar, read in memory: nothing is ever extracted."""
+    """Yield (name, content) of each file in a tar, without extracting anything to disk."""
     again = "make or download the tar again"
     with open(path, "rb") as file:
         kind = COMPRESSED.get(file.read(2))
@@ -389,7 +389,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def is_visible(name: str) -> bool:
-    """False for hidden files, which a Mac adds to folders and tars (`._5.png`, `.DS_Store`)."""
+    """Return False for hidden files, which macOS adds (`._5.png`, `.DS_Store`)."""
     return not name.rpartition("/")[2].startswith(".")
 
 

@@ -1,12 +1,12 @@
-"""Train LeNet-5 or the MLP on MNIST, watch it train, and use what was trained.
+"""Train LeNet-5 or the MLP on MNIST, evaluate what was trained, or read your own digits.
 
     python main.py --model lenet5
     python main.py --model mlp --epochs 20
     python main.py --evaluate results/checkpoints/lenet5.pt
     python main.py --predict photo.png
 
-A run is a number of epochs; each trains on every training image once, then tests. After every
-epoch a run called NAME (by default the model's name) updates:
+A run trains for a number of epochs: each uses every training image once, and then tests. After
+every epoch a run called NAME (by default the model's name) updates:
 
     results/checkpoints/NAME.pt   weights, optimizer, RNG states: all that is needed to resume
     results/metrics/NAME.json     configuration, history by epoch, versions
@@ -45,10 +45,10 @@ from support.options import config_of, parse_arguments, watched_split
 from support.plots import MODEL_TITLES, SPLIT_TITLES
 from support.run_files import metrics_of, prepare_folder, run_files, run_lock, save_run
 
-TEST_BATCH = 1000  # images: a test keeps no gradients, so its batches can be large
+TEST_BATCH = 1000  # images: without a backward pass nothing is stored, so batches can be large
 
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images and labels
-Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits and labels -> mean loss
+Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images [B, 1, 28, 28], labels [B]
+Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> mean loss
 
 
 def train(
@@ -62,12 +62,12 @@ def train(
 ) -> tuple[float, float]:
     """Train `model` for one epoch.
 
-    After each step `scheduler`, if any, sets the learning rate, and `ema`, if any, averages in
-    the new weights.
+    After each step of the optimizer, `scheduler` (if given) sets the next learning rate, and `ema`
+    (if given) takes the new weights into its average.
 
     Returns:
-        The average loss per sample and the accuracy (0 to 1) over the epoch, each batch as the
-        network saw it: before that batch's update.
+        The average loss per sample and the accuracy (0 to 1) over the epoch. Each batch counts with
+        the logits it was trained on: before its own update, with dropout and augmentation.
     """
     model.train()
     all_logits, all_labels = [], []
@@ -84,7 +84,7 @@ def train(
         if ema is not None:
             ema.update_parameters(model)
 
-        # Averaged once per epoch: calling .item() after each batch would make the GPU wait.
+        # Averaged once per epoch: calling .item() after each batch would make the CPU wait.
         all_logits.append(logits.detach())
         all_labels.append(labels)
     return loss_and_accuracy(torch.cat(all_logits), torch.cat(all_labels), criterion)
@@ -94,7 +94,8 @@ def test(
     model: nn.Module, tst_loader: Batches, device: torch.device, criterion: Criterion
 ) -> tuple[float, float]:
     """Return the average loss per sample and the accuracy (0 to 1) of `model`."""
-    return loss_and_accuracy(*compute_logits(model, tst_loader, device), criterion)
+    logits, labels = compute_logits(model, tst_loader, device)
+    return loss_and_accuracy(logits, labels, criterion)
 
 
 @torch.no_grad()
@@ -131,16 +132,16 @@ def fit(
     watched: str,
     save: Callable[[], None],
 ) -> None:
-    """Train, test and save each epoch, continuing from `state` until `epochs` are done.
+    """Train, test and save after each epoch, from where `state.history` ends until `epochs`.
 
     Args:
-        aug_epochs: how many epochs, from the first on, train on augmented images.
+        aug_epochs: the number of first epochs that train on augmented images.
         label_smoothing: for the training loss; the test loss is plain cross-entropy.
         watched: what `tst_loader` holds, "test" or "val".
         save: called after every epoch.
 
     Raises:
-        RunError: the loss is no longer a finite number.
+        RunError: the training or test loss is not a finite number.
     """
     model = distribute(state.model)
     tested = distribute(state.ema) if state.ema else model
@@ -169,7 +170,7 @@ def fit(
                 f"{watched}_loss": tst_loss,
                 f"{watched}_accuracy": tst_accuracy,
                 "seconds": time.perf_counter() - start,
-                "lr": state.optimizer.param_groups[0]["lr"],  # of the next step
+                "lr": state.optimizer.param_groups[0]["lr"],  # for the next step
             }
         )
         if not math.isfinite(trn_loss + tst_loss):
@@ -179,6 +180,7 @@ def fit(
 
 
 def epoch_line(entry: dict, epochs: int, watched: str) -> str:
+    """Format one entry of the history as the line that is printed after its epoch."""
     return (
         f"epoch {entry['epoch']:{len(str(epochs))}}/{epochs}"
         f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
@@ -192,7 +194,8 @@ def epoch_line(entry: dict, epochs: int, watched: str) -> str:
 
 
 def load_sets(data_dir: str | None, validation: int) -> tuple[MNIST, MNIST]:
-    """Load the training set, and what to watch: the test set, or `validation` held-out images."""
+    """Return the training set, and what to test on: the test set, or, if `validation` is not 0, so
+    many images held out of the training set."""
     trn_path, tst_path = find_splits(data_dir)
     trn_set = MNIST(trn_path)
     if not validation:
@@ -216,22 +219,22 @@ def make_optimizer(
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
-        fused=device.type in ("cpu", "cuda"),  # one pass over all parameters: faster
+        fused=device.type in ("cpu", "cuda"),  # one kernel for all parameters: faster
     )
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LRScheduler | None:
     """Build the learning-rate schedule called `name`; None for "constant".
 
-    "onecycle": the learning rate rises to that of `optimizer` over the first fifth of the steps
-    and then falls to 0, both linearly (Smith, Topin 2018: Super-Convergence).
+    "onecycle": over the first fifth of the steps the learning rate rises linearly to that of
+    `optimizer`; then it falls linearly to 0 (after Smith & Topin 2018, Super-Convergence).
     """
     if name == "constant":
         return None
-    rise = math.ceil(steps / 5)
-    # The smaller of a rising and a falling line: they meet at the peak.
+    warmup = math.ceil(steps / 5)
+    # LambdaLR multiplies the learning rate by this: the lower of a rising and a falling line.
     return LambdaLR(
-        optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1))
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / (steps - warmup + 1))
     )
 
 
@@ -250,9 +253,10 @@ def run(
         RunError: the run cannot be resumed, or the loss is no longer a finite number.
         OSError: a file cannot be written.
     """
-    config, files = config_of(args), run_files(args.results_dir, args.name)
+    config = config_of(args)
+    files = run_files(args.results_dir, args.name)
     watched = watched_split(config)
-    # Before the sets are moved: the fingerprints are computed on the CPU.
+    # Before the sets are moved: fingerprints are computed on the CPU.
     data = {"training": fingerprint(trn_set), SPLIT_TITLES[watched]: fingerprint(tst_set)}
     trn_set, tst_set = trn_set.to(device), tst_set.to(device)
     with run_lock(files):
@@ -272,8 +276,7 @@ def run(
             history=[],
         )
         save = functools.partial(save_run, files, state, config, data, device)
-        resumed = args.resume and resume(files.checkpoint, state, config, data, device)
-        if resumed:
+        if args.resume and resume(files.checkpoint, state, config, data, device):
             save()  # the run may have died after writing only some of its files
         print(
             f"{MODEL_TITLES[args.model]}, {count_parameters(model):,} parameters, "
@@ -301,19 +304,21 @@ def run(
 
 
 def evaluate(args: argparse.Namespace, device: torch.device) -> None:
-    """Test a trained network on the test set, and show its confusions and errors."""
+    """Test a trained network on the test set; print its confusion matrix and draw its errors."""
     model = load_model(args.evaluate).to(device)
-    tst_set = MNIST(find_splits(args.data_dir)[1])
-    plots = args.results_dir / "plots"
-    prepare_folder(plots)
+    _, tst_path = find_splits(args.data_dir)
+    tst_set = MNIST(tst_path)
+    plots_dir = args.results_dir / "plots"
+    prepare_folder(plots_dir)
     loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-    logits, labels = (values.cpu() for values in compute_logits(model, loader, device))
+    logits, labels = compute_logits(model, loader, device)
+    logits, labels = logits.cpu(), labels.cpu()
     loss, accuracy = loss_and_accuracy(logits, labels, nn.CrossEntropyLoss())
-    show_evaluation(args.evaluate, plots, tst_set.images, labels, logits, loss, accuracy)
+    show_evaluation(args.evaluate, plots_dir, tst_set.images, labels, logits, loss, accuracy)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program with these arguments (default: those of this process)."""
+    """Run the program with `arguments` (default: those of the command line)."""
     args = parse_arguments(arguments)
     set_up_cpu(args.threads)
     device = pick_device(args.device)
@@ -321,7 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
         with process_group(device):
             run(args, device, *load_sets(args.data_dir, args.validation))
     elif os.environ.get("RANK", "0") != "0":
-        return  # under torchrun, only the first process does this
+        return  # torchrun started several processes; one is enough here
     elif args.evaluate:
         evaluate(args, device)
     else:

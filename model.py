@@ -13,9 +13,9 @@ class LeNet5(nn.Module):
     """LeNet-5 with 61,706 parameters.
 
     LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition
-    (1998), section II.B, in today's usual form: max pooling instead of trained subsampling, ReLU
-    instead of a scaled tanh, every map of conv2 connected to every map of conv1, and a linear
-    output layer. The paper's 32x32 input is our 28x28 padded by 2.
+    (1998), section II.B, in today's usual form: max pooling instead of trainable subsampling,
+    ReLU instead of a scaled tanh, every map of conv2 connected to every map of conv1, and a linear
+    output layer instead of RBF units. The paper's 32x32 input is our 28x28 padded by 2.
 
         layer   output        parameters
         conv1   6 x 28 x 28   6 * (1 * 5 * 5) +   6 =    156
@@ -27,8 +27,8 @@ class LeNet5(nn.Module):
         fc3     10            84 * 10 + 10          =    850
 
     Args:
-        dropout: the probability with which training sets an output of fc1 or fc2 to 0 (Srivastava
-            et al. 2014). It adds no parameters.
+        dropout: the probability of zeroing each output of fc1 and fc2 in training (Srivastava et
+            al. 2014). It adds no parameters.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -41,13 +41,13 @@ class LeNet5(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # Pooling first: max(relu(x)) = relu(max(x)), and ReLU then runs on a quarter of the values.
-        x = F.relu(F.max_pool2d(self.conv1(images), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        x = x.flatten(1)
-        x = self.dropout(F.relu(self.fc1(x)))
-        x = self.dropout(F.relu(self.fc2(x)))
-        return self.fc3(x)
+        # Pooling first: relu(max(x)) = max(relu(x)), and ReLU then runs on a quarter of the values.
+        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # [B, 6, 14, 14]
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # [B, 16, 5, 5]
+        x = x.flatten(1)  # [B, 400]
+        x = self.dropout(F.relu(self.fc1(x)))  # [B, 120]
+        x = self.dropout(F.relu(self.fc2(x)))  # [B, 84]
+        return self.fc3(x)  # [B, 10]
 
 
 class CustomMLP(nn.Module):
@@ -61,7 +61,7 @@ class CustomMLP(nn.Module):
         fc5     10        48 * 10 + 10 =    490
 
     Args:
-        dropout: the probability with which training sets an output of a hidden layer to 0.
+        dropout: the probability of zeroing each output of a hidden layer in training.
     """
 
     def __init__(self, dropout: float = 0.0) -> None:
@@ -74,7 +74,7 @@ class CustomMLP(nn.Module):
         self.fc5 = nn.Linear(48, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.flatten(1)
+        x = images.flatten(1)  # [B, 784]
         x = self.dropout(F.relu(self.fc1(x)))
         x = self.dropout(F.relu(self.fc2(x)))
         x = self.dropout(F.relu(self.fc3(x)))
@@ -83,7 +83,7 @@ class CustomMLP(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of trained values: all weights and biases."""
+    """Return the number of parameters: all weights and biases."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -57,7 +57,7 @@ from support.records import Records, confusions, last_epoch
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
 SEEDS = 10
-SPEEDS = {"epoch", "start", "memory", "scaling", "fast", "torchrun"}  # in tests/benchmark.py's file
+SPEEDS = {"epoch rounds", "start", "memory", "scaling", "fast", "torchrun"}  # by benchmark.py
 
 Sets = tuple[MNIST, MNIST]  # the training and the test set
 Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table, and its settings
@@ -69,10 +69,9 @@ Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table,
 def planned_runs(args: argparse.Namespace) -> Plan:
     """Return every run: its row, and its command line.
 
-    First those that --regularize was chosen by, then the ablation seed by seed, so that whatever
-    is finished can be compared, then the recipe and its controls. With --epochs nothing is chosen
-    again, nor are the last epochs of the recipe compared: how a setting begins says little of how
-    it ends.
+    First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
+    whatever is finished can be compared; then the recipe and its controls. With --epochs, the first
+    and the recipe without its last epochs are left out: short runs do not tell how long ones end.
     """
     seeds, recipe_epochs = range(args.seeds), RECIPE["epochs"]
     plan = []
@@ -91,9 +90,7 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
-        if (
-            args.epochs and row == RECIPE_ROW
-        ):  # so few epochs have no last ones to leave as they are
+        if args.epochs and row == RECIPE_ROW:  # keep at least one augmented epoch
             options += f" --no-aug-epochs {min(RECIPE['no_aug_epochs'], epochs - 1)}"
         # One thread a run: the same numbers, however many runs and cores there are.
         command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
@@ -104,7 +101,8 @@ def planned_runs(args: argparse.Namespace) -> Plan:
 
 
 def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
-    """Yield this process's runs: all, or, under torchrun, each that no other has taken before."""
+    """Yield the runs of this process: all, or, under torchrun, always the next that no process has
+    taken. The first process then waits for the others: it writes the report from their records."""
     if not distributed.is_torchelastic_launched():
         yield from runs
         return
@@ -112,8 +110,8 @@ def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
     while (index := store.add("taken", 1) - 1) < len(runs):
         yield runs[index]
     store.add("ended", 1)
-    while rank == 0 and store.add("ended", 0) < processes:
-        time.sleep(1)  # the first process writes the report, so it waits for the others' records
+    while rank == 0 and store.add("ended", 0) < processes:  # adding 0 reads
+        time.sleep(1)
 
 
 def record_path(folder: Path, run: argparse.Namespace) -> Path:
@@ -121,7 +119,7 @@ def record_path(folder: Path, run: argparse.Namespace) -> Path:
 
 
 def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
-    """Return the record of this very run, if it was finished before, on whatever machine."""
+    """Return the record of this run, if it was finished before, with the same settings."""
     path = record_path(folder, run)
     if not path.exists():
         return None
@@ -129,9 +127,15 @@ def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
     return None if changed_settings(record["config"], config_of(run)) else record
 
 
-def train_and_record(folder: Path, run: argparse.Namespace, sets: Sets) -> tuple[nn.Module, dict]:
-    """Train one run to its end and write its record: its metrics, and, unless it served to choose,
-    what the trained network makes of both sets. Return the network and the record."""
+def train_and_record(
+    folder: Path, run: argparse.Namespace, sets: Sets, weights_path: Path | None = None
+) -> dict:
+    """Train one run to its end. Write its record, and return it: its metrics, and, unless it served
+    to choose, how the trained network classifies both sets.
+
+    Args:
+        weights_path: where to write the weights of the network, if anywhere.
+    """
     trn_set, tst_set = split_validation(sets[0], run.validation) if run.validation else sets
     device = pick_device(run.device)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -144,13 +148,15 @@ def train_and_record(folder: Path, run: argparse.Namespace, sets: Sets) -> tuple
             str(index): [tst_set.labels[index].item(), digits[index].item()]
             for index in (digits != tst_set.labels).nonzero().flatten().tolist()
         }
+    if weights_path:
+        save_weights(weights_path, run, model)  # before the record, with which the run is finished
     with atomic_write(record_path(folder, run)) as file:
         file.write((json.dumps(record, indent=1) + "\n").encode())
-    return model, record
+    return record
 
 
 def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> torch.Tensor:
-    """Return the digit that `model`, on `device`, takes each image for: int64 [N], on the CPU."""
+    """Return what `model`, on `device`, predicts for each image: digits, int64 [N], on the CPU."""
     loader = data_loader(dataset, main.TEST_BATCH, shuffle=False)
     logits, _ = main.compute_logits(model, loader, device)
     return logits.argmax(dim=1).cpu()
@@ -300,8 +306,9 @@ def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
 
 
 def report(arguments: list[str] | None = None) -> None:
+    """Train what is missing, then write the report."""
     args = parse_report_arguments(arguments)
-    speed = load_speeds()  # now, not when all is trained: what is missing is told at once
+    speed = load_speeds()  # so that a missing file is reported now, not after hours of training
     set_up_cpu(threads=1)
     full = (args.seeds, args.epochs) == (SEEDS, None)
     folder = args.results_dir / ("report" if full else "quick-report")
@@ -311,9 +318,8 @@ def report(arguments: list[str] | None = None) -> None:
     for row, run in share_out(runs):
         if find_record(folder, run) is None:
             start = time.perf_counter()
-            model, record = train_and_record(folder, run, sets)
-            if row == RECIPE_ROW and run.seed == 0:
-                save_weights(folder / "lenet5.pt", run, model)
+            shown = row == RECIPE_ROW and run.seed == 0  # the network of README.md's pictures
+            record = train_and_record(folder, run, sets, folder / "lenet5.pt" if shown else None)
             done = sum(find_record(folder, other) is not None for _, other in runs)
             print(
                 f"{run.name}: {last_epoch([record], 'accuracy')[0]:.2%} on the "

@@ -1,4 +1,4 @@
-"""What an option of the command line may be: types for argparse, with errors for people."""
+"""Types for argparse that check an option's value and say what is allowed."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""What a run is while it trains, and its checkpoint: saving, loading, resuming."""
+"""The state of a run while it trains, and its checkpoint: saving, loading, resuming."""
 
 import io
 import zlib
@@ -164,7 +164,7 @@ def resume(
 
 
 def check_resumable(path: Path, checkpoint: dict, config: dict, data: dict[str, int]) -> None:
-    """Raise RunError, saying what differs, unless continuing gives what a single run would give."""
+    """Raise RunError, saying what differs, unless resuming equals a run without interruption."""
     changed = changed_settings(checkpoint["config"], config)
     epochs = checkpoint["config"]["epochs"]
     # With these, the length of the run decides what its epochs do.
@@ -174,17 +174,17 @@ def check_resumable(path: Path, checkpoint: dict, config: dict, data: dict[str, 
         name = next(iter(changed))
         raise RunError(
             f"--{name.replace('_', '-')} was {changed[name]} when {path} was written, and is "
-            f"{config[name]}: set it back, or train anew without --resume"
+            f"{config[name]}: set it back, or train again without --resume"
         )
     for name, number in data.items():
         if checkpoint["data"][name] != number:
             raise RunError(f"{path}: belongs to other {name} images; use those")
     if checkpoint["epoch"] > config["epochs"]:
-        raise RunError(f"{path}: has {checkpoint['epoch']} epochs; raise --epochs")
+        raise RunError(f"{path}: already has {checkpoint['epoch']} epochs; raise --epochs")
 
 
 def check_history(path: Path, checkpoint: dict, watched: str) -> None:
-    """Raise RunError unless the checkpoint tells the numbers of each of its epochs."""
+    """Raise RunError unless the checkpoint has all numbers of each of its epochs."""
     quantities = ("train_loss", "train_accuracy", f"{watched}_loss", f"{watched}_accuracy")
     history = checkpoint["history"]
     epochs = [entry["epoch"] for entry in history]

@@ -16,7 +16,7 @@ from scipy import ndimage
 from support.files import DataError
 
 LONGEST = 1000  # pixels: a larger picture is first looked at in a reduced copy
-FAINTEST = 32  # of 255: what stands out less from its ground is no digit
+FAINTEST = 32  # of 255: the least contrast of a digit
 CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
 NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too
 
@@ -104,7 +104,7 @@ def contrast_to_ground(channels: list[Image.Image]) -> np.ndarray:
     even = np.median(border, axis=1)[:, None, None]
     distance = np.abs(border - even[:, :, 0]).max(axis=0)
     if (distance < FAINTEST / 2).mean() > 0.85:
-        return np.abs(pixels - even).max(axis=0)  # no light or shadow to think of
+        return np.abs(pixels - even).max(axis=0)  # evenly lit: one background for the picture
 
     low, high = np.stack([local_ground(channel) for channel in channels], axis=1)
     contrast = np.maximum(pixels - high, low - pixels).max(axis=0).clip(0)
@@ -136,7 +136,7 @@ def local_ground(channel: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def without_rules(contrast: np.ndarray) -> np.ndarray:
-    """Takes out printed lines. Under them, the contrast is the mean of what lies around, weighted
+    """Remove printed lines. Under them, the contrast is the mean of what lies around, weighted
     by a Gaussian (normalized convolution: Knutsson, Westin 1993)."""
     strokes = contrast > 0.15 * contrast.max()
     rules = crossing_lines(strokes) | crossing_lines(strokes.T).T
@@ -153,7 +153,7 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
     height, width = strokes.shape
     columns = np.arange(width)
-    thick = ndimage.binary_dilation(strokes, np.ones((3, 1)))  # to bear a slight bend
+    thick = ndimage.binary_dilation(strokes, np.ones((3, 1)))  # so that a line may bend slightly
     found = np.zeros_like(strokes)
     for rise in range(-(height // 10), height // 10 + 1, 2):
         shift = np.rint(rise * (columns / width - 0.5)).astype(int)

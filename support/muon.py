@@ -1,4 +1,4 @@
-"""Muon, an optimizer for networks of matrices: momentum, orthogonalized (Jordan et al. 2024)."""
+"""The Muon optimizer: SGD with momentum and orthogonalized steps (Jordan et al. 2024)."""
 
 from collections.abc import Iterable
 
@@ -32,21 +32,21 @@ class Muon(torch.optim.Optimizer):
                     state["average"] = torch.zeros_like(parameter)
                 average = state["average"].lerp_(parameter.grad, 1 - momentum)
                 nesterov = parameter.grad.lerp(average, momentum)
-                step = orthogonalize(nesterov.reshape(len(nesterov), -1))
-                rows, columns = step.shape
-                # So that the outputs change equally, whatever the shape of the layer.
-                step *= max(1, rows / columns) ** 0.5
+                update = orthogonalize(nesterov.reshape(len(nesterov), -1))
+                rows, columns = update.shape
+                # So that outputs change by about the same amount, whatever the shape of the layer.
+                update *= max(1, rows / columns) ** 0.5
                 parameter.mul_(1 - lr * group["weight_decay"])
-                parameter.sub_(lr * step.view_as(parameter))
+                parameter.sub_(lr * update.view_as(parameter))
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     """Approximate the orthogonal matrix nearest to `matrix`, float32 [M, N].
 
-    The singular vectors stay; the singular values become 0.7 to 1.2, unless they were tiny. Five
+    The singular vectors stay; the singular values, but for tiny ones, become 0.7 to 1.2. Five
     steps of the Newton-Schulz iteration, which needs only products (Jordan et al. 2024).
     """
-    a, b, c = 3.4445, -4.7750, 2.0315  # chosen there to raise small singular values fastest
+    a, b, c = 3.4445, -4.7750, 2.0315  # theirs, which raise small singular values fastest
     rows, columns = matrix.shape
     x = matrix if rows <= columns else matrix.T
     x = x / (x.norm() + 1e-7)

@@ -17,7 +17,7 @@ RECIPE = {
     "no_aug_epochs": 3,
     "weight_decay": 5e-4,
 }
-# What a run learns does not depend on these, or only on how long it trains.
+# These do not change what an epoch learns; more epochs only add to it.
 MAY_CHANGE_ON_RESUME = {
     *("epochs", "device", "threads", "data_dir", "results_dir", "name", "resume"),
     "regularize",  # it sets others, which count
@@ -113,12 +113,12 @@ def add_regularization(group: argparse._ArgumentGroup) -> None:
         metavar="W",
         help="weight decay (of biases as well)",
     )
-    smoothing = "share of the target that is spread over all digits"
+    smoothing = "share of the target probability that is spread over all digits"
     add("--label-smoothing", type=share, default=0.0, metavar="E", help=smoothing)
     average = "test an exponential moving average of the weights"
     add("--ema", type=share, default=0.0, metavar="DECAY", help=average)
     recipe = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
-    recipe_help = f"the recipe of README.md, that is, other defaults: {recipe}"
+    recipe_help = f"the recipe of README.md: changes these defaults: {recipe}"
     add("--regularize", action="store_true", help=recipe_help)
 
 
@@ -169,7 +169,7 @@ def add_folders(parser: argparse._ActionsContainer) -> None:
 
 
 def config_of(args: argparse.Namespace) -> dict:
-    """The settings of a run, as plain values."""
+    """Return the settings of a run, as plain values."""
     return {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(args).items()
@@ -178,16 +178,16 @@ def config_of(args: argparse.Namespace) -> dict:
 
 
 def changed_settings(saved: dict, config: dict) -> dict:
-    """The saved values of the settings that matter to a run and that differ in `config`. A setting
-    missing from what was saved counts as its default."""
+    """Return the saved values of the settings that matter to a run and that differ in `config`. A
+    setting missing from what was saved counts as its default."""
     before = config_of(parse_arguments([])) | saved
     return {
         name: before[name]
-        for name in config.keys() - MAY_CHANGE_ON_RESUME
-        if before[name] != config[name]
+        for name in config
+        if name not in MAY_CHANGE_ON_RESUME and before[name] != config[name]
     }
 
 
 def watched_split(config: dict) -> str:
-    """What is tested after each epoch: "val" for held-out training images, or "test"."""
+    """Return what is tested after each epoch: "val" for held-out training images, or "test"."""
     return "val" if config["validation"] else "test"

@@ -45,25 +45,25 @@ def write_page(path: Path, model: nn.Module, images: torch.Tensor, labels: torch
 
 @torch.no_grad()
 def choose_digits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    """Indices of ten images, one of each label: the first that `model` reads right, but of the two
-    labels that it misclassifies soonest the first that it misclassifies."""
+    """Return the indices of ten images, one of each label in order: the first that `model`
+    classifies correctly, but of the two labels of its first errors, the misclassified one."""
     model.eval()
-    read = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in images.split(1000)])
+    predicted = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in images.split(1000)])
     firsts, misclassified = {}, {}
-    for index, (label, digit) in enumerate(zip(labels.tolist(), read.tolist(), strict=True)):
+    for index, (label, digit) in enumerate(zip(labels.tolist(), predicted.tolist(), strict=True)):
         (firsts if digit == label else misclassified).setdefault(label, index)
     chosen = misclassified | firsts | dict(list(misclassified.items())[:MISCLASSIFIED])
     return [chosen[label] for label in sorted(chosen)]
 
 
 def weights_base64(model: nn.Module) -> str:
-    """Each layer's weight and bias, one after the other, as little-endian float32."""
+    """Encode each layer's weight and bias, one after the other, as little-endian float32."""
     layers = [getattr(model, name) for name in LAYERS]
     arrays = [array for layer in layers for array in (layer.weight, layer.bias)]
     return to_base64(torch.cat([array.detach().flatten() for array in arrays]))
 
 
 def to_base64(values: torch.Tensor) -> str:
-    """The bytes of a uint8 or float32 tensor, the last index first."""
+    """Encode a uint8 or float32 tensor in base64, row by row, little-endian."""
     array = np.ascontiguousarray(values.cpu().numpy())
     return base64.b64encode(array.astype(array.dtype.newbyteorder("<"))).decode()

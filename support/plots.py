@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
 COLORS = {"LeNet-5": "tab:blue", "MLP": "tab:orange", "LeNet-5, --regularize": "tab:green"}
-GRAY = "0.6"  # of what is not the point
+GRAY = "0.6"  # of secondary elements
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -51,7 +51,7 @@ def save_run_plot(path: Path, model: str, history: list[dict], watched: str, epo
     title = (
         f"{MODEL_TITLES[model]}: {SPLIT_TITLES[watched]} accuracy "
         f"{history[-1][f'{watched}_accuracy']:.2%} "
-        f"after {len(history)} epoch{'s'[: len(history) > 1]}"
+        f"after {len(history)} {'epoch' if len(history) == 1 else 'epochs'}"
     )
     figure = draw_curves(title, {MODEL_TITLES[model]: [history]}, watched, epochs)
     save_figure(figure, path, compression=1)  # after every epoch, so fast

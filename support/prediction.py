@@ -19,9 +19,9 @@ from dataset import SIZE, normalize
 from support.digits import find_ink, read_channels
 from support.files import DataError, atomic_write, error_line, printable
 
-# A reading that is less probable is called unsure. Chosen on photographs, of every kind in
-# tests/photographs.py, of 2,024 digits held out of the training: it warns of 12 of 18 errors and of
-# 1.7 % of the right readings.
+# A less probable prediction is reported as unsure. Chosen on synthetic photographs, of every kind
+# in tests/photographs.py, of 2,024 digits held out of the training: it warns of 12 of 18 errors and
+# of 1.7 % of the correct predictions.
 UNSURE = 0.9
 
 
@@ -92,7 +92,8 @@ def read_digit(path: str | os.PathLike) -> torch.Tensor:
 
 
 def find_digit(path: str | os.PathLike) -> tuple[torch.Tensor, list[str]]:
-    """Return the same, and a phrase for each thing in the picture that gives rise to doubt."""
+    """Return the digit as `read_digit` does, and a phrase for each thing in the picture that casts
+    doubt on it."""
     channels = read_channels(Path(path))
     try:
         ink, doubts = find_ink(channels)

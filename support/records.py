@@ -1,11 +1,13 @@
-"""What finished runs left: their records, and the numbers in them.
+"""The records of finished runs, and the numbers in them.
 
 A record is the metrics of a run (main.py's results/metrics/NAME.json) and two more: the accuracy of
-the trained network on the training images as they are ("train_accuracy"), and the test images that
-it misclassifies ("misclassified": by index, the true and the predicted digit).
+the final network on the unaugmented training images ("train_accuracy"), and the test images that it
+misclassifies ("misclassified": by index, the true and the predicted digit).
 """
 
 import numpy as np
+
+from support.options import watched_split
 
 TEST_IMAGES = 10_000
 Records = dict[str, list[dict]]  # by row of a table, one record per seed
@@ -13,13 +15,13 @@ Records = dict[str, list[dict]]  # by row of a table, one record per seed
 
 def last_epoch(runs: list[dict], quantity: str) -> np.ndarray:
     """Return the final "loss" or "accuracy" of each run, on the set that it watched."""
-    watched = "val" if runs[0]["config"]["validation"] else "test"
+    watched = watched_split(runs[0]["config"])
     return np.array([run["history"][-1][f"{watched}_{quantity}"] for run in runs])
 
 
 def accuracies(runs: list[dict], split: str = "test") -> np.ndarray:
-    """Return the accuracy of each run's final network, in percent: on the set that it watched, or
-    on the training images as they are."""
+    """Return the accuracy of each run's final network, in percent: on the set that it watched, or,
+    for the split "train", on the unaugmented training images."""
     if split == "train":
         return 100 * np.array([run["train_accuracy"] for run in runs])
     return 100 * last_epoch(runs, "accuracy")

@@ -85,7 +85,7 @@ def remove_leftovers(files: RunFiles) -> None:
 
 
 def package_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run depends on."""
+    """Return the versions of Python and of the packages that a run depends on."""
     packages = ("torchvision", "numpy", "matplotlib", "pillow")
     return {"python": platform.python_version(), "torch": torch.__version__} | {
         package: version(package) for package in packages
@@ -93,7 +93,7 @@ def package_versions() -> dict[str, str]:
 
 
 def metrics_of(state: RunState, config: dict, device: torch.device) -> dict:
-    """The numbers of a run, as plain values."""
+    """Return the numbers of a run, as plain values."""
     return {
         "config": config,
         "parameters": count_parameters(state.model),
@@ -106,7 +106,7 @@ def metrics_of(state: RunState, config: dict, device: torch.device) -> dict:
 def save_run(
     files: RunFiles, state: RunState, config: dict, data: dict[str, int], device: torch.device
 ) -> None:
-    """Bring the three files of a run up to date, the checkpoint first: it is what counts."""
+    """Update the three files of a run, the checkpoint first: --resume reads only that."""
     if not is_main_process():
         return
     save_checkpoint(files.checkpoint, state, config, data, device)

@@ -1,17 +1,21 @@
 """The tables of engineering.md: what tests/benchmark.py measured, as Markdown."""
 
+import statistics
+
 
 def speed_table(speed: dict) -> str:
     """What tests/benchmark.py measured."""
-    epoch, start, memory, scaling = (
-        speed[part] for part in ("epoch", "start", "memory", "scaling")
+    rounds, start, memory, scaling = (
+        speed[part] for part in ("epoch rounds", "start", "memory", "scaling")
     )
     lines = [
         "| one epoch, 60,000 + 10,000 images, batch 64 | seconds | times `main.py` |",
         "|---|---:|---:|",
     ]
-    for name, seconds in epoch.items():
-        lines.append(f"| {name} | {seconds:.1f} | {seconds / epoch['main.py']:.2f} |")
+    for name, seconds in rounds.items():
+        pairs = zip(seconds, rounds["main.py"], strict=True)  # each of one round
+        ratios = [value / by_main for value, by_main in pairs]
+        lines.append(f"| {name} | {median_and_range(seconds, 1)} | {median_and_range(ratios, 2)} |")
     imports = "import torch, matplotlib.pyplot"
     first = start["main.py to its first step"]
     whole, begun = start[imports], start[f"{imports}, without the process's end"]
@@ -40,6 +44,11 @@ def speed_table(speed: dict) -> str:
             f"| {title}, 4 times MNIST | {four:.0f} | once MNIST: {once:.0f} | {four / once:.2f} |"
         )
     return "\n".join([*lines, "", f"Measured on {speed['machine']}."])
+
+
+def median_and_range(values: list[float], digits: int) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def fast_table(fast: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""What the report concludes by: intervals and tests.
+"""Confidence intervals and significance tests for the report.
 
 Two sources of chance are kept apart. Over seeds: another run of the same training, tested on the
 same images (paired t). Over seeds and images: another run, tested on other images of the same kind
@@ -21,16 +21,15 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
 
 
 def paired_p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the p-value of the paired t-test: of a mean difference at least as large, if there
-    were none."""
+    """Return the two-sided p-value of the paired t-test."""
     return stats.ttest_rel(first, second).pvalue
 
 
 def holm(p_values: list[float]) -> list[float]:
     """Adjust the p-values of tests that are read together (Holm 1979).
 
-    Calling significant what is then below 0.05 errs, in all these tests together, in at most one
-    of 20 such studies.
+    Calling significant what is then below 0.05 keeps the chance of even one false positive among
+    all these tests at or below 5 %.
     """
     order = np.argsort(p_values)
     tests_left = len(p_values) - np.arange(len(p_values))

@@ -177,12 +177,12 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         report.train_and_record(tmp_path, run, sets)
     assert report.find_record(tmp_path, run) is None
-    _, record = report.train_and_record(tmp_path, run, sets)
+    record = report.train_and_record(tmp_path, run, sets)
     assert report.find_record(tmp_path, run)["history"] == record["history"]
     assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
 
     run.results_dir = tmp_path / "elsewhere"
-    _, whole = report.train_and_record(tmp_path, run, sets)
+    whole = report.train_and_record(tmp_path, run, sets)
     for entry, expected in zip(record["history"], whole["history"], strict=True):
         assert {**entry, "seconds": 0} == {**expected, "seconds": 0}
     assert record["misclassified"] == whole["misclassified"]
