@@ -6,7 +6,7 @@ import pytest
 from helpers import assert_one_line, run_main
 
 import main
-from support.options import parse_arguments
+from support.options import changed_settings, config_of, parse_arguments
 
 
 @pytest.mark.parametrize(
@@ -75,3 +75,10 @@ def test_help_shows_every_option_with_its_default():
     assert process.returncode == 0
     for text in ("--model {lenet5,mlp}", "--epochs", "(10)", "--augment", "(0.9)"):
         assert text in process.stdout
+
+
+def test_changed_settings_come_in_the_order_of_the_options():
+    config = config_of(parse_arguments([]))
+    changed = list(changed_settings(dict.fromkeys(config, "another"), config))
+    assert changed[0] == "model"
+    assert changed == [name for name in config if name in changed]

@@ -188,6 +188,20 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypa
     assert record["misclassified"] == whole["misclassified"]
 
 
+def test_the_network_is_saved_before_its_run_counts_as_finished(quick, tmp_path, monkeypatch):
+    args = report.parse_report_arguments(quick)
+    run = dict(report.planned_runs(args))[report.RECIPE_ROW]
+    sets = tuple(MNIST(path) for path in find_splits(args.data_dir))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "record_path", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        report.train_and_record(tmp_path, run, sets, tmp_path / "lenet5.pt")
+    load_model(tmp_path / "lenet5.pt")
+
+
 @pytest.mark.slow
 def test_torchrun_shares_the_runs_out(quick):
     process = subprocess.run(
