@@ -48,7 +48,7 @@ def save_curves(
             ax.set_ylabel(f"accuracy (%; axis starts at {lowest_accuracy:g})")
         if no_aug_epochs:
             last = epochs + 0.5
-            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
+            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="no augmentation")
         if len(rows) > 1:
             ax.legend(fontsize=8, loc="upper right" if quantity == "loss" else "lower right")
     save_figure(figure, path)
@@ -103,7 +103,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
 
 def save_confusions(path: Path, counts: dict[str, np.ndarray]) -> None:
     """Draw the errors of networks side by side: confusion matrices [10, 10], means over seeds."""
-    title = "Misclassified test images per run, mean over seeds (empty: none)"
+    title = "Misclassified test images per run, mean over seeds (errors only; empty: none)"
     figure = new_figure(10.5, 5.2, title)
     panels = figure.subplots(1, len(counts))
     darkest = max(matrix.max() for matrix in counts.values())
