@@ -57,7 +57,7 @@ from support.records import Records, confusions, last_epoch
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
 SEEDS = 10
-SPEEDS = {"epoch rounds", "start", "memory", "scaling", "fast", "torchrun"}  # by benchmark.py
+SPEEDS = {"epoch", "start", "memory", "scaling", "fast", "torchrun"}  # by benchmark.py
 
 Sets = tuple[MNIST, MNIST]  # the training and the test set
 Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table, and its settings

@@ -67,13 +67,12 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     alone = [effect for effect in effects if effect["company"] == "alone"]
     order = sorted(alone, key=lambda effect: effect["difference"])
     places = {effect["name"]: place for place, effect in enumerate(order)}
-    colors = {"alone": ("tab:blue", 0.14), "with the others": ("tab:red", -0.14)}
-    labels = {
-        "alone": "added to plain LeNet-5",
-        "with the others": "added to the other four",
+    styles = {  # color, place beside the other, label
+        "alone": ("tab:blue", 0.14, "added to plain LeNet-5"),
+        "with the others": ("tab:red", -0.14, "added to the other four"),
     }
     for effect in effects:
-        color, shift = colors[effect["company"]]
+        color, shift, _ = styles[effect["company"]]
         y = places[effect["name"]] + shift
         ax.plot(effect["differences"], [y] * seeds, ".", color=color, alpha=0.5, markersize=7)
         ax.errorbar(
@@ -86,8 +85,8 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
             markersize=8,
             capsize=4,
         )
-    for company, (color, _) in colors.items():
-        ax.plot([], [], "o", color=color, label=labels[company])
+    for color, _, label in styles.values():
+        ax.plot([], [], "o", color=color, label=label)
     ax.plot([], [], "o", color=GRAY, label="filled: significant after Holm's correction")
     ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not significant")
     ax.plot([], [], ".", color=GRAY, label="one seed")

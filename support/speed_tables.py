@@ -6,7 +6,7 @@ import statistics
 def speed_table(speed: dict) -> str:
     """What tests/benchmark.py measured."""
     rounds, start, memory, scaling = (
-        speed[part] for part in ("epoch rounds", "start", "memory", "scaling")
+        speed[part] for part in ("epoch", "start", "memory", "scaling")
     )
     lines = [
         "| one epoch, 60,000 + 10,000 images, batch 64 | seconds | times `main.py` |",

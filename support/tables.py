@@ -99,9 +99,9 @@ def epochs_table(records: Records) -> str:
         histories = [run["history"] for run in records[row]]
         last = len(histories[0])
         for epoch in sorted({1, 2, 5, 10, 15, last} & set(range(1, last + 1))):
+            entries = [history[epoch - 1] for history in histories]
             cells = []
             for split in ("train", "test"):
-                entries = [history[epoch - 1] for history in histories]
                 losses = np.array([entry[f"{split}_loss"] for entry in entries])
                 percents = 100 * np.array([entry[f"{split}_accuracy"] for entry in entries])
                 cells += [f"{losses.mean():.4f}", f"{percents.mean():.2f}"]

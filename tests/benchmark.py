@@ -1,6 +1,6 @@
 """Speed and memory, each beside what it is compared with, in one run: the ratios count.
 
-    python tests/benchmark.py                 everything, most of an hour on 2 cores
+    python tests/benchmark.py                 everything, an hour or two on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
 
 Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
@@ -535,6 +535,7 @@ def machine() -> str:
 
 def table(speed: dict) -> str:
     """What was measured and the ratios, as Markdown."""
+    speed = speed | {"epoch": medians(speed["epoch"])}
     lines = ["| part | what | measured |", "|---|---|---:|"]
     for part in PARTS:
         lines += [f"| {part} | {name} | {value:.2f} |" for name, value in speed[part].items()]
@@ -556,11 +557,11 @@ def draw(speed: dict) -> None:
         "main.py": "main.py",
         "bare loop": "bare loop, no data pipeline",
     }
-    seconds = [speed["epoch"][name] for name in titles]
+    rounds = [speed["epoch"][name] for name in titles]
+    seconds = [statistics.median(taken) for taken in rounds]
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     ax = figure.subplots()
     colors = ["tab:blue" if "main.py" in name else "tab:gray" for name in titles]
-    rounds = [speed["epoch rounds"][name] for name in titles]
     ranges = [
         [value - min(taken) for value, taken in zip(seconds, rounds, strict=True)],
         [max(taken) - value for value, taken in zip(seconds, rounds, strict=True)],
@@ -586,11 +587,9 @@ def benchmark() -> None:
     for part in sys.argv[1:] or PARTS:
         print(part, file=sys.stderr)
         speed[part] = PARTS[part]()
-        if part == "epoch":
-            speed["epoch rounds"], speed["epoch"] = speed["epoch"], medians(speed["epoch"])
         speed["machine"] = machine()
         path.write_text(json.dumps(speed, indent=2) + "\n")
-    if speed.keys() >= {*PARTS, "epoch rounds"}:
+    if speed.keys() >= PARTS.keys():
         print(table(speed))
         draw(speed)
 
