@@ -119,7 +119,7 @@ def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
 def augment(images: torch.Tensor) -> torch.Tensor:
     """Distort each image of a batch a little, at random, as if somebody else had written it.
 
-    The sampling grid is rotated by up to 12 degrees, scaled by up to 12 %, sheared by up to 0.15
+    The sampling grid is rotated by up to 12 degrees, scaled by up to 12%, sheared by up to 0.15
     and shifted by up to 2 pixels (all uniform), then bent by a smooth elastic displacement (normal,
     standard deviation 0.5 pixels; Simard, Steinkraus & Platt 2003, section 2). All draws come from
     torch's global generator.

@@ -39,7 +39,6 @@ from support.options import (
 )
 from support.page import write_page
 from support.plan import (
-    ALL_AUGMENTED,
     CHOICE_SEEDS,
     CHOICES,
     EPOCHS,
@@ -47,6 +46,7 @@ from support.plan import (
     LONG_CHOICES,
     LONG_PLAIN,
     RECIPE_ROW,
+    RECIPE_WITHOUT,
     ROWS,
     SCHEDULE,
     SHORT_RECIPE,
@@ -70,8 +70,8 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     """Return every run: its row, and its command line.
 
     First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
-    whatever is finished can be compared; then the recipe and its controls. With --epochs, the first
-    and the recipe without its last epochs are left out: short runs do not tell how long ones end.
+    whatever is finished can be compared; then the recipe and its controls. With --epochs, only the
+    ablation, the recipe and plain LeNet-5 beside it: short runs do not tell how long ones end.
     """
     seeds, recipe_epochs = range(args.seeds), RECIPE["epochs"]
     plan = []
@@ -82,11 +82,11 @@ def planned_runs(args: argparse.Namespace) -> Plan:
                 plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE_ROW, "--regularize", recipe_epochs, seed) for seed in seeds]
-    plan += [(SHORT_RECIPE, SHORT_RECIPE_OPTIONS, EPOCHS, seed) for seed in seeds]
     plan += [(LONG_PLAIN, SCHEDULE, recipe_epochs, seed) for seed in seeds]
     if not args.epochs:
-        options = "--regularize --no-aug-epochs 0"
-        plan += [(ALL_AUGMENTED, options, recipe_epochs, seed) for seed in seeds]
+        plan += [(SHORT_RECIPE, SHORT_RECIPE_OPTIONS, EPOCHS, seed) for seed in seeds]
+        for row, options in RECIPE_WITHOUT.items():
+            plan += [(row, options, recipe_epochs, seed) for seed in seeds]
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
@@ -211,8 +211,8 @@ def load_speeds() -> dict:
 
 
 def readme_tables(records: Records) -> dict[str, str]:
-    """Return the tables of README.md, as Markdown, by their marker. Without runs to choose by, the
-    tables of choices and of the recipe are left as they are."""
+    """Return the tables of README.md, as Markdown, by their marker. In a quick look, those of how
+    the recipe was chosen and of what its parts add are left as they are."""
     made = {
         "headline": tables.headline_table(records),
         "epochs": tables.epochs_table(records),
@@ -222,9 +222,9 @@ def readme_tables(records: Records) -> dict[str, str]:
         "confusions": tables.confusions_table(records),
         "hard": tables.hard_images_table(records),
         "ablation": ablation.ablation_table(records),
-        "control": ablation.control_table(records),
     }
     if records.keys() >= CHOICES.keys():
+        made["control"] = ablation.control_table(records)
         made["choices"] = ablation.choices_table(records)
         made["recipe"] = ablation.recipe_table(records)
     return made

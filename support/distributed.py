@@ -35,12 +35,13 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """Describe the device: "cpu (2 threads)", "cuda (NVIDIA H100)", "2 times cpu (1 threads)"."""
+    """Describe the device: "cpu (2 threads)", "cuda (NVIDIA H100)", "2 times cpu (1 thread)"."""
     name = device.type
     if name == "cuda":
         name += f" ({torch.cuda.get_device_name(device)})"
     elif name == "cpu":
-        name += f" ({torch.get_num_threads()} threads)"
+        threads = torch.get_num_threads()
+        name += " (1 thread)" if threads == 1 else f" ({threads} threads)"
     processes = distributed.get_world_size() if distributed.is_initialized() else 1
     return name if processes == 1 else f"{processes} times {name}"
 

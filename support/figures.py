@@ -32,7 +32,7 @@ def save_curves(
     seeds, epochs = len(first), len(first[0])
     title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
     figure = draw_curves(title, runs, "test", epochs)
-    figure.subplots_adjust(left=0.1, wspace=0.3, top=0.87)  # room for the longer labels
+    figure.subplots_adjust(left=0.11, wspace=0.31, top=0.87)  # room for the longer labels
     for ax in figure.axes:
         quantity = "loss" if "loss" in ax.get_title() else "accuracy"
         if quantity == "loss":
@@ -40,7 +40,9 @@ def save_curves(
             low, high = ax.get_ylim()
             few_decades = high / low < 100
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
-            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_major_formatter(
+                lambda loss, _: np.format_float_positional(loss, 1, fractional=False, trim="-")
+            )
             ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set_ylabel("cross-entropy, log scale")
         elif epochs > 2:
@@ -59,7 +61,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
 
     Args:
         effects: of each test the technique's "name", its "company", the "differences" of the
-            seeds (points), their mean "difference", the "reach" of its 95 % interval, and whether
+            seeds (points), their mean "difference", the "reach" of its 95% interval, and whether
             it "stands" after Holm's correction.
     """
     figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
@@ -92,7 +94,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     ax.plot([], [], ".", color=GRAY, label="one seed")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])
-    ax.set_xlabel(f"percentage points, with 95 % confidence interval ({seeds} seeds, paired)")
+    ax.set_xlabel(f"percentage points, with 95% confidence interval ({seeds} seeds, paired)")
     images = ax.secondary_xaxis("top", functions=(lambda x: 100 * x, lambda x: x / 100))
     images.set_xlabel("images of the 10,000 in the test set")
     ax.grid(axis="x", alpha=0.3)
@@ -102,7 +104,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
 
 def save_confusions(path: Path, counts: dict[str, np.ndarray]) -> None:
     """Draw the errors of networks side by side: confusion matrices [10, 10], means over seeds."""
-    title = "Misclassified test images per run, mean over seeds (errors only; empty: none)"
+    title = "Misclassified test images per run, mean over seeds (empty: none)"
     figure = new_figure(10.5, 5.2, title)
     panels = figure.subplots(1, len(counts))
     darkest = max(matrix.max() for matrix in counts.values())
@@ -133,7 +135,7 @@ def save_hard_digits(
     for index in hard:
         digits = [digit for _, digit in answers[index]]
         usual = max(digits, key=digits.count)
-        texts.append(f"{answers[index][0][0]} → {usual}  {len(digits)}/{networks}")
+        texts.append(f"{answers[index][0][0]}→{usual}  {len(digits)}/{networks}")
     title = (
         f"Test images that at least half of the {networks} networks of --regularize misclassify\n"
         "true digit → most frequent prediction, and how many networks misclassify it"

@@ -33,13 +33,13 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     figure = new_figure(11, 7, "What LeNet-5 (--regularize, seed 0) sees: a digit on its way")
     above, below = figure.subfigures(2, 1, height_ratios=[4, 1])
     stages = {
-        ("input", "1 x 28 x 28"): image[0].numpy(),
-        ("conv1, ReLU", "6 x 28 x 28"): stack_maps(conv1[0], columns=1),
-        ("max pooling", "6 x 14 x 14"): stack_maps(pool1[0], columns=1),
-        ("conv2, ReLU", "16 x 10 x 10"): stack_maps(conv2[0], columns=2),
-        ("max pooling", "16 x 5 x 5"): stack_maps(pool2[0], columns=2),
-        ("fc1, ReLU", "120"): fc1.view(30, 4).numpy(),
-        ("fc2, ReLU", "84"): fc2.view(28, 3).numpy(),
+        ("input", "1×28×28"): image[0].numpy(),
+        ("conv1, ReLU", "6×28×28"): stack_maps(conv1[0], columns=1),
+        ("max pooling", "6×14×14"): stack_maps(pool1[0], columns=1),
+        ("conv2, ReLU", "16×10×10"): stack_maps(conv2[0], columns=2),
+        ("max pooling", "16×5×5"): stack_maps(pool2[0], columns=2),
+        ("fc1, ReLU", "120 units"): fc1.view(30, 4).numpy(),
+        ("fc2, ReLU", "84 units"): fc2.view(28, 3).numpy(),
     }
     *panels, output = above.subplots(1, len(stages) + 1, width_ratios=[2, 1, 1, 1, 1, 1, 1, 2.4])
     grays = matplotlib.colormaps["gray_r"].with_extremes(bad="lightsteelblue")  # the gaps
@@ -53,7 +53,7 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
 
     kernels = model.conv1.weight[:, 0].numpy()
     strongest = np.abs(kernels).max()
-    below.suptitle("the six 5 x 5 kernels of conv1, in the order of its maps", fontsize=11)
+    below.suptitle("the six 5×5 kernels of conv1, in the order of its maps", fontsize=11)
     panels = below.subplots(1, len(kernels))
     for ax, kernel in zip(panels, kernels, strict=True):
         shown = ax.imshow(kernel, cmap="RdBu", vmin=-strongest, vmax=strongest)

@@ -38,9 +38,16 @@ ROW_TITLES = {
 }
 
 # The recipe, --regularize, and its controls: what of its gain is length, what regularization?
-RECIPE_ROW, ALL_AUGMENTED = "recipe", "recipe-all-augmented"
-LONG_PLAIN, SHORT_RECIPE = "lenet5-long", "recipe-short"
+RECIPE_ROW, LONG_PLAIN, SHORT_RECIPE = "recipe", "lenet5-long", "recipe-short"
 SHORT_RECIPE_OPTIONS = f"{SCHEDULE} --augment --weight-decay 5e-4"
+# And the recipe without one of its parts.
+ALL_AUGMENTED = "recipe-all-augmented"
+RECIPE_WITHOUT = {
+    ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
+}
+PART_TITLES = {
+    ALL_AUGMENTED: "its last epochs free of augmentation",
+}
 
 # How --regularize was chosen, on images held out of the training set: what was added to SCHEDULE.
 # From a first guess, one change at a time.

@@ -115,8 +115,9 @@ def draw_confusion(
         number: the format of a count.
         darkest: the count with the darkest color (default: the largest of the errors).
     """
-    errors = counts * (1 - np.eye(10))
-    darkest = darkest or max(errors.max(), 1)
+    errors = np.where(np.eye(10), np.nan, counts)  # the diagonal shows the background
+    darkest = darkest or max(np.nanmax(errors), 1)
+    ax.set_facecolor("0.93")
     ax.imshow(errors, cmap="Reds", vmin=0, vmax=darkest)
     for label, digit in np.ndindex(10, 10):
         text = number.format(counts[label, digit])
@@ -149,7 +150,7 @@ def save_misclassified(
     confidence, digits = probabilities.max(dim=1)
     wrong = (digits != labels).nonzero().flatten()
     shown = wrong[confidence[wrong].argsort(descending=True, stable=True)][:100]
-    texts = [f"{labels[i]} → {digits[i]}  {confidence[i]:.0%}" for i in shown.tolist()]
+    texts = [f"{labels[i]}→{digits[i]}  {confidence[i]:.0%}" for i in shown.tolist()]
     title = (
         f"{name}: {len(shown)} of {len(wrong)} misclassified test images, most confident first\n"
         "true digit → predicted digit, and its probability"
@@ -170,7 +171,7 @@ def save_digits(path: Path, title: str, images: torch.Tensor, texts: list[str]) 
         row, column = divmod(place, columns)
         top, left = (row + 1) * height - SIZE, column * width + (width - SIZE) // 2
         sheet[top : top + SIZE, left : left + SIZE] = image[0]
-        ax.text(left + SIZE / 2, top - 2, text, ha="center", fontsize=9)
+        ax.text(left + SIZE / 2, top - 2, text, ha="center", fontsize=10.5)
     ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=255)
     ax.axis("off")
     save_figure(figure, path)

@@ -21,7 +21,7 @@ from support.files import DataError, atomic_write, error_line, printable
 
 # A less probable prediction is reported as unsure. Chosen on synthetic photographs, of every kind
 # in tests/photographs.py, of 2,024 digits held out of the training: it warns of 12 of 18 errors and
-# of 1.7 % of the correct predictions.
+# of 1.7% of the correct predictions.
 UNSURE = 0.9
 
 

@@ -52,7 +52,7 @@ def median_and_range(values: list[float], digits: int) -> str:
 
 
 def fast_table(fast: dict[str, float]) -> str:
-    """README's command for 99 %, beside a network made for it."""
+    """README's command for 99%, beside a network made for it."""
     lines = ["| | seconds of training | test accuracy (%), 10 seeds |", "|---|---:|---:|"]
     for title, name in (
         ("LeNet-5 by the command above: 61,706 parameters", "LeNet-5"),

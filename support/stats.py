@@ -12,7 +12,7 @@ from scipy import stats
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return the mean of first - second, pair by pair, and how far its 95 % confidence interval
+    """Return the mean of first - second, pair by pair, and how far its 95% confidence interval
     reaches to either side (Student 1908)."""
     differences = first - second
     runs = len(differences)
@@ -29,7 +29,7 @@ def holm(p_values: list[float]) -> list[float]:
     """Adjust the p-values of tests that are read together (Holm 1979).
 
     Calling significant what is then below 0.05 keeps the chance of even one false positive among
-    all these tests at or below 5 %.
+    all these tests at or below 5%.
     """
     order = np.argsort(p_values)
     tests_left = len(p_values) - np.arange(len(p_values))
@@ -39,7 +39,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def crossed_bootstrap(differences: np.ndarray, repeats: int = 10_000) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `differences`, drawing both rows (seeds) and columns
+    """Return the 95% interval of the mean of `differences`, drawing both rows (seeds) and columns
     (images) anew with replacement (Owen 2007: the pigeonhole bootstrap).
 
     Args:
@@ -80,7 +80,7 @@ def fisher(first: int, second: int, images: int) -> float:
 
 def error_difference(first: int, second: int, images: int) -> tuple[float, float]:
     """Return the difference of the error rates of two networks, each on `images` of its own, and
-    how far its 95 % confidence interval reaches to either side (Wald's)."""
+    how far its 95% confidence interval reaches to either side (Wald's)."""
     rates = np.array([first, second]) / images
     deviation = math.sqrt((rates * (1 - rates)).sum() / images)
     return rates[0] - rates[1], stats.norm.ppf(0.975) * deviation

@@ -7,6 +7,7 @@ from torch import nn
 from model import MODELS
 from support.plan import LONG_PLAIN, RECIPE_ROW, SCHEDULE
 from support.records import (
+    TEST_IMAGES,
     Records,
     accuracies,
     confusions,
@@ -22,9 +23,13 @@ def spread(values: np.ndarray, digits: int = 2) -> str:
     return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
-def plus_minus(difference: float, reach: float, digits: int = 2) -> str:
+def signed(difference: float, digits: int = 3) -> str:
+    return f"{difference:+z.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def plus_minus(difference: float, reach: float) -> str:
     """A paired difference and how far its confidence interval reaches to either side."""
-    return f"{difference:+z.{digits}f} ± {reach:.{digits}f}"
+    return f"{signed(difference)} ± {reach:.3f}"
 
 
 def headline_table(records: Records) -> str:
@@ -119,16 +124,18 @@ def known_table(records: Records) -> str:
         ("LeNet-5, here, with augmentation, 20 epochs", error_rate(records["lenet5+augment"])),
         ("**LeNet-5, here, `--regularize`**", error_rate(records[RECIPE_ROW])),
     ]
-    errors = round(100 * (100 - accuracies(records["lenet5"]).mean()))
-    p_value = fisher(errors, 95, 10_000)
-    gap, reach = (100 * value for value in error_difference(errors, 95, 10_000))
+    counts = (100 * (100 - accuracies(records["lenet5"]))).round()
+    errors, known = round(counts.mean()), 95
+    p_value = fisher(errors, known, TEST_IMAGES)
+    gap, reach = (100 * value for value in error_difference(errors, known, TEST_IMAGES))
     lines = ["| network | test error (%) |", "|---|---:|"]
     lines += [f"| {network} | {error} |" for network, error in rows]
-    verdict = "similar" if p_value > 0.05 else "different"
     test = (
-        f"{errors} errors in 10,000 against 95: {verdict}. The difference, {gap:+.2f} points, has "
-        f"a 95 % interval from {gap - reach:+.2f} to {gap + reach:+.2f} (Fisher's exact test: "
-        f"p = {p_value:.2f})."
+        f"Plain LeNet-5 makes {errors} errors in {TEST_IMAGES:,} in the mean, and fewer than the "
+        f"{known} of 1998 in {(counts < known).sum()} of {len(counts)} seeds. The difference, "
+        f"{signed(gap, 2)} points (95% interval {signed(gap - reach, 2)} to "
+        f"{signed(gap + reach, 2)}), {'is not' if p_value > 0.05 else 'is'} significant (Fisher's "
+        f"exact test: p = {p_value:.2f})."
     )
     return "\n".join([*lines, "", test])
 
@@ -152,8 +159,8 @@ def differences_table(records: Records) -> str:
         errors = error_matrix(records[second]) - error_matrix(records[first])
         low, high = (100 * bound for bound in crossed_bootstrap(errors))
         lines.append(
-            f"| {title} | {mean:+.3f} | {mean - reach:+.3f} to {mean + reach:+.3f} "
-            f"| {low:+.3f} to {high:+.3f} |"
+            f"| {title} | {signed(mean)} | {signed(mean - reach)} to {signed(mean + reach)} "
+            f"| {signed(low)} to {signed(high)} |"
         )
     return "\n".join(lines)
 

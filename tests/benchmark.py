@@ -386,7 +386,7 @@ def measure_scaling() -> dict[str, float]:
         return in_turn(measures, repeats=5)  # three gave decoding ratios of 0.81 and of 1.15
 
 
-# --- past 99 % ----------------------------------------------------------------------------------
+# --- past 99% ----------------------------------------------------------------------------------
 
 # README's command; chosen on 10,000 images held out of the training set.
 FAST = (

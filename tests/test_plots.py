@@ -53,4 +53,4 @@ def test_no_more_than_100_misclassified_images_are_drawn_the_surest_first(tmp_pa
     shares = [int(re.search(r"(\d+)%", title)[1]) for title in titles]
     assert shares[0] == 90
     assert shares == sorted(shares, reverse=True)
-    assert titles[0].startswith("8 → 3")
+    assert titles[0].startswith("8→3")

@@ -65,7 +65,7 @@ def test_crossed_bootstrap_is_wider_where_images_differ_than_over_seeds_alone():
     differences = np.zeros((10, 1000), int)
     differences[:, :50] = 1  # every seed gains on the same 50 images: over seeds there is no chance
     low, high = crossed_bootstrap(differences)
-    # As that of a share of 5 % of 1,000 images: 0.05 +- 1.96 * sqrt(0.05 * 0.95 / 1000).
+    # As that of a share of 5% of 1,000 images: 0.05 +- 1.96 * sqrt(0.05 * 0.95 / 1000).
     assert (low, high) == pytest.approx((0.0365, 0.0635), abs=0.002)
     noisy = rng.integers(-1, 2, (10, 1000))
     low, high = crossed_bootstrap(noisy)
