@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from support.download import download_mnist
@@ -43,7 +43,7 @@ SIZE = 28  # width and height in pixels
 PIXEL = 2 / SIZE  # one pixel in the coordinates of grid_sample, which run from -1 to 1
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COMPRESSED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZ": "bzip2", b"\xfd7": "xz"}  # first bytes
+COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 MAX_PNG_BYTES = 1 << 20  # far above any 28x28 PNG; keeps a huge file out of memory
 
 
@@ -102,7 +102,7 @@ class MNIST(Dataset):
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 pixels of any shape into the networks' input: float32, on MNIST with mean 0 and
     standard deviation 1."""
-    return images.float().sub_(255 * MEAN).div_(255 * STD)
+    return (images.float() - 255 * MEAN) / (255 * STD)  # as (pixel / 255 - MEAN) / STD
 
 
 def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
@@ -137,12 +137,12 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     # scale * rotation @ [[1, shear], [0, 1]], and a shift as the third column
     affine_x = torch.stack([cos, shear * cos - sin, uniform(2 * PIXEL)], dim=1)
     affine_y = torch.stack([sin, shear * sin + cos, uniform(2 * PIXEL)], dim=1)
-    affine = torch.stack([affine_x, affine_y], dim=1)
-    bumps = len(basis) - 3  # all rows but x, y and 1
-    elastic = torch.randn(count, 2, bumps, device=device) * 0.5 * PIXEL
+    affine = torch.stack([affine_x, affine_y], dim=1)  # [B, 2, 3]
+    bump_count = len(basis) - 3  # all rows but x, y and 1
+    elastic = torch.randn(count, 2, bump_count, device=device) * 0.5 * PIXEL  # [B, 2, 49]
 
-    # Where (x, y) in the input each output pixel is sampled. Outside, the edge is repeated: zeros
-    # would be gray, since the normalized background is -0.42.
+    # At [b, i, j]: the point (x, y) of input b whose value output pixel (i, j) takes. Outside, the
+    # edge is repeated: zeros would be gray, since the normalized background is -0.42.
     grid = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
     grid = grid.permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -161,12 +161,13 @@ def deformation_basis(device: torch.device) -> torch.Tensor:
     y, x = torch.meshgrid(coordinates, coordinates, indexing="ij")
     centers = torch.linspace(-1, 1, 7)[:, None]
     bumps_1d = torch.exp(-((coordinates - centers) ** 2) / (2 * (4 * PIXEL) ** 2))  # [7, 28]
-    bumps = F.normalize(torch.kron(bumps_1d, bumps_1d), dim=0)  # all products of two: [49, 784]
+    # Each bump of the plane is the product of a vertical and a horizontal one.
+    bumps = F.normalize(torch.kron(bumps_1d, bumps_1d), dim=0)  # [49, 784]
     return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
 
 
-class BatchIndexSampler(Sampler[torch.Tensor]):
-    """The indices of each batch: int64 tensors of up to `batch_size`.
+class BatchIndexSampler(Sampler[list[int]]):
+    """The indices of each batch: lists of up to `batch_size`.
 
     A pass gives each of `num_samples` indices once; with `shuffle`, every pass in a new order drawn
     from `generator` (None: torch's global one). The last batch holds what is left over.
@@ -181,31 +182,27 @@ class BatchIndexSampler(Sampler[torch.Tensor]):
     def __len__(self) -> int:
         return math.ceil(self.num_samples / self.batch_size)
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
+    def __iter__(self) -> Iterator[list[int]]:
         if self.shuffle:
             order = torch.randperm(self.num_samples, generator=self.generator)
         else:
             order = torch.arange(self.num_samples)
-        return iter(order.split(self.batch_size))
+        return (indices.tolist() for indices in order.split(self.batch_size))
 
 
 def data_loader(
     dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
 ) -> DataLoader:
-    """Return a DataLoader that asks `dataset` for a whole batch by one indexing operation.
+    """Return a DataLoader that asks `dataset` (MNIST, or a Subset of it) for a whole batch at once.
 
     The last batch holds what is left over. With `shuffle`, every pass has a new order, and `seed`
-    fixes the sequence of orders (None: drawn from torch's global generator). A Subset or a
-    ConcatDataset gives one sample at a time, and is refused with a TypeError.
+    fixes the sequence of orders (None: drawn from torch's global generator).
     """
-    if isinstance(dataset, Subset | ConcatDataset):
-        raise TypeError(
-            f"{type(dataset).__name__} takes no batch of indices; use torch.utils.data.DataLoader"
-        )
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     sampler = BatchIndexSampler(len(dataset), batch_size, shuffle, generator)
     # batch_size=None: each item of the sampler, here a batch of indices, is one dataset[...].
-    # The loader draws a seed in each pass; given `generator`, not from torch's global one.
+    # A DataLoader draws a seed for its workers at the start of each pass, even if it has none;
+    # given `generator`, it does not draw it from torch's global one.
     return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
 
@@ -362,9 +359,10 @@ def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each file in a tar, without extracting anything to disk."""
     again = "make or download the tar again"
     with open(path, "rb") as file:
-        kind = COMPRESSED.get(file.read(2))
-        if kind:
-            raise DataError(f"{path}: is compressed ({kind}); unpack it to a plain tar")
+        start = file.read(6)
+        for signature, kind in COMPRESSED.items():
+            if start.startswith(signature):
+                raise DataError(f"{path}: is compressed ({kind}); unpack it to a plain tar")
         file.seek(0)
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:

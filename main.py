@@ -5,8 +5,8 @@
     python main.py --evaluate results/checkpoints/lenet5.pt
     python main.py --predict photo.png
 
-A run trains for a number of epochs: each uses every training image once, and then tests. After
-every epoch a run called NAME (by default the model's name) updates:
+In each epoch the network sees every training image once; then it is tested. After every epoch a run
+called NAME (by default the model's name) updates:
 
     results/checkpoints/NAME.pt   weights, optimizer, RNG states: all that is needed to resume
     results/metrics/NAME.json     configuration, history by epoch, versions
@@ -45,7 +45,7 @@ from support.options import config_of, parse_arguments, watched_split
 from support.plots import MODEL_TITLES, SPLIT_TITLES
 from support.run_files import metrics_of, prepare_folder, run_files, run_lock, save_run
 
-TEST_BATCH = 1000  # images: without a backward pass nothing is stored, so batches can be large
+TEST_BATCH = 1000  # images: nothing is kept for a backward pass, so batches can be large
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images [B, 1, 28, 28], labels [B]
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> mean loss
@@ -63,11 +63,11 @@ def train(
     """Train `model` for one epoch.
 
     After each step of the optimizer, `scheduler` (if given) sets the next learning rate, and `ema`
-    (if given) takes the new weights into its average.
+    (if given) is updated with the new weights.
 
     Returns:
-        The average loss per sample and the accuracy (0 to 1) over the epoch. Each batch counts with
-        the logits it was trained on: before its own update, with dropout and augmentation.
+        The average loss per sample and the accuracy (0 to 1) over the epoch, from the logits that
+        each batch was trained on: before its own update, with dropout and augmentation.
     """
     model.train()
     all_logits, all_labels = [], []
@@ -84,7 +84,7 @@ def train(
         if ema is not None:
             ema.update_parameters(model)
 
-        # Averaged once per epoch: calling .item() after each batch would make the CPU wait.
+        # Averaged once per epoch: .item() after each batch would make the CPU wait for a GPU.
         all_logits.append(logits.detach())
         all_labels.append(labels)
     return loss_and_accuracy(torch.cat(all_logits), torch.cat(all_labels), criterion)
@@ -132,7 +132,8 @@ def fit(
     watched: str,
     save: Callable[[], None],
 ) -> None:
-    """Train, test and save after each epoch, from where `state.history` ends until `epochs`.
+    """Train until `epochs` epochs are done, continuing after those in `state.history`. Test, save
+    and print a line after each.
 
     Args:
         aug_epochs: the number of first epochs that train on augmented images.
@@ -194,8 +195,8 @@ def epoch_line(entry: dict, epochs: int, watched: str) -> str:
 
 
 def load_sets(data_dir: str | None, validation: int) -> tuple[MNIST, MNIST]:
-    """Return the training set, and what to test on: the test set, or, if `validation` is not 0, so
-    many images held out of the training set."""
+    """Return the training set, and what to test on: the test set, or, if `validation` is not 0,
+    that many images held out of the training set."""
     trn_path, tst_path = find_splits(data_dir)
     trn_set = MNIST(trn_path)
     if not validation:
@@ -258,7 +259,7 @@ def run(
     watched = watched_split(config)
     # Before the sets are moved: fingerprints are computed on the CPU.
     data = {"training": fingerprint(trn_set), SPLIT_TITLES[watched]: fingerprint(tst_set)}
-    trn_set, tst_set = trn_set.to(device), tst_set.to(device)
+    trn_set, tst_set = trn_set.to(device), tst_set.to(device)  # copies: fit sets a transform
     with run_lock(files):
         torch.manual_seed(args.seed)
         model = MODELS[args.model](args.dropout)

@@ -23,7 +23,7 @@ from torch import distributed, nn
 
 import main
 from dataset import MNIST, data_loader, find_splits, split_validation
-from support import ablation, figures, speed_tables, tables
+from support import ablation, error_tables, figures, speed_tables, tables
 from support.argument_types import int_at_least
 from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
 from support.distributed import pick_device, set_up_cpu
@@ -52,7 +52,7 @@ from support.plan import (
     SHORT_RECIPE,
     SHORT_RECIPE_OPTIONS,
 )
-from support.records import Records, confusions, last_epoch
+from support.records import Records, confusions, final_values
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
@@ -60,14 +60,14 @@ SEEDS = 10
 SPEEDS = {"epoch", "start", "memory", "scaling", "fast", "torchrun"}  # by benchmark.py
 
 Sets = tuple[MNIST, MNIST]  # the training and the test set
-Plan = list[tuple[str, argparse.Namespace]]  # of each run the row of its table, and its settings
+Plan = list[tuple[str, argparse.Namespace]]  # of each run: the row of its table, its settings
 
 
 # --- training what is missing -----------------------------------------------------------------
 
 
 def planned_runs(args: argparse.Namespace) -> Plan:
-    """Return every run: its row, and its command line.
+    """Return every run: its row, and its settings.
 
     First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
     whatever is finished can be compared; then the recipe and its controls. With --epochs, only the
@@ -77,8 +77,8 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     plan = []
     if not args.epochs:
         for choices, epochs in ((CHOICES, EPOCHS), (LONG_CHOICES, recipe_epochs)):
-            for row, options in choices.items():
-                options = f"{SCHEDULE} {options} --validation {HELD_OUT}"
+            for row, added in choices.items():
+                options = f"{SCHEDULE} {added} --validation {HELD_OUT}"
                 plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE_ROW, "--regularize", recipe_epochs, seed) for seed in seeds]
@@ -90,9 +90,7 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     runs = []
     for row, options, epochs, seed in plan:
         epochs = args.epochs or epochs
-        if args.epochs and row == RECIPE_ROW:  # keep at least one augmented epoch
-            options += f" --no-aug-epochs {min(RECIPE['no_aug_epochs'], epochs - 1)}"
-        # One thread a run: the same numbers, however many runs and cores there are.
+        # One thread per run: the results do not depend on how many runs and cores there are.
         command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
         run = parse_arguments([*command.split(), "--name", f"{row}-{epochs}-epochs-seed-{seed}"])
         run.data_dir, run.results_dir = args.data_dir, args.results_dir
@@ -107,7 +105,7 @@ def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
         yield from runs
         return
     store, rank, processes = next(distributed.rendezvous("env://"))
-    while (index := store.add("taken", 1) - 1) < len(runs):
+    while (index := store.add("taken", 1) - 1) < len(runs):  # add returns the new count
         yield runs[index]
     store.add("ended", 1)
     while rank == 0 and store.add("ended", 0) < processes:  # adding 0 reads
@@ -130,8 +128,8 @@ def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
 def train_and_record(
     folder: Path, run: argparse.Namespace, sets: Sets, weights_path: Path | None = None
 ) -> dict:
-    """Train one run to its end. Write its record, and return it: its metrics, and, unless it served
-    to choose, how the trained network classifies both sets.
+    """Train one run to its end. Write its record, and return it: its metrics, and, unless images
+    were held out, how the trained network classifies both sets.
 
     Args:
         weights_path: where to write the weights of the network, if anywhere.
@@ -176,7 +174,7 @@ def save_weights(path: Path, run: argparse.Namespace, model: nn.Module) -> None:
 def load_records(folder: Path, runs: Plan) -> Records:
     """Return the records of those of `runs` that are finished, by row and then by seed.
 
-    Rows that are compared seed by seed have the same seeds: those that each of them has.
+    Rows that are compared seed by seed are cut to the seeds that all of them have.
 
     Raises:
         RunError: too few runs are finished.
@@ -190,7 +188,7 @@ def load_records(folder: Path, runs: Plan) -> Records:
     for row in compared:
         found[row] = {seed: found[row][seed] for seed in everywhere}
     if min(len(records) for records in found.values()) < 2:
-        raise RunError(f"{folder}: has no 2 seeds of every row yet; run report.py to its end")
+        raise RunError(f"{folder}: some row has fewer than 2 seeds; run report.py to its end")
     return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
 
 
@@ -219,11 +217,11 @@ def readme_tables(records: Records) -> dict[str, str]:
         "models": tables.models_table(records),
         "known": tables.known_table(records),
         "differences": tables.differences_table(records),
-        "confusions": tables.confusions_table(records),
-        "hard": tables.hard_images_table(records),
+        "confusions": error_tables.confusions_table(records),
+        "hard": error_tables.hard_images_text(records),
         "ablation": ablation.ablation_table(records),
     }
-    if records.keys() >= CHOICES.keys():
+    if SHORT_RECIPE in records:
         made["control"] = ablation.control_table(records)
         made["choices"] = ablation.choices_table(records)
         made["recipe"] = ablation.recipe_table(records)
@@ -287,8 +285,8 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
 
 
 def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
-    """Draw the figures into `folder`, and bring README.md and engineering.md up to date: those of
-    the repository, or, for another folder than its own, copies there."""
+    """Draw the figures into `folder`, and bring README.md and engineering.md up to date: in place,
+    if `folder` is the committed one, else as copies in `folder`."""
     records = load_records(folder, runs)
     draw_figures(folder, records, sets)
     target = ROOT if folder.resolve() == REPORT else folder
@@ -310,7 +308,7 @@ def report(arguments: list[str] | None = None) -> None:
     args = parse_report_arguments(arguments)
     speed = load_speeds()  # so that a missing file is reported now, not after hours of training
     set_up_cpu(threads=1)
-    full = (args.seeds, args.epochs) == (SEEDS, None)
+    full = args.seeds == SEEDS and args.epochs is None
     folder = args.results_dir / ("report" if full else "quick-report")
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     runs = planned_runs(args)
@@ -321,8 +319,9 @@ def report(arguments: list[str] | None = None) -> None:
             shown = row == RECIPE_ROW and run.seed == 0  # the network of README.md's pictures
             record = train_and_record(folder, run, sets, folder / "lenet5.pt" if shown else None)
             done = sum(find_record(folder, other) is not None for _, other in runs)
+            [accuracy] = final_values([record], "accuracy")
             print(
-                f"{run.name}: {last_epoch([record], 'accuracy')[0]:.2%} on the "
+                f"{run.name}: {accuracy:.2%} on the "
                 f"{'validation' if run.validation else 'test'} set, "
                 f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",
                 flush=True,

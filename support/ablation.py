@@ -14,7 +14,7 @@ from support.plan import (
     SHORT_RECIPE,
     TECHNIQUES,
 )
-from support.records import Records, accuracies, epochs_of, last_epoch
+from support.records import Records, accuracies, epochs_of, final_values
 from support.stats import holm, paired_difference, paired_p_value
 from support.tables import plus_minus, seeds_and_epochs, spread
 
@@ -24,46 +24,45 @@ def effects_of(records: Records) -> list[dict]:
     others"): ten tests, read together."""
     effects = []
     for name in TECHNIQUES:
-        for company, with_it, without_it in (
+        for context, with_it, without_it in (
             ("alone", f"lenet5+{name}", "lenet5"),
             ("with the others", "lenet5+all", f"lenet5+all-{name}"),
         ):
             first, second = accuracies(records[with_it]), accuracies(records[without_it])
-            difference, reach = paired_difference(first, second)
+            difference, half_width = paired_difference(first, second)
             effects.append(
                 {
                     "name": name,
-                    "company": company,
-                    "row": with_it if company == "alone" else without_it,
+                    "context": context,
+                    "row": with_it if context == "alone" else without_it,
                     "differences": first - second,
                     "difference": difference,
-                    "reach": reach,
+                    "half_width": half_width,
                     "p_value": paired_p_value(first, second),
                 }
             )
     adjusted = holm([effect["p_value"] for effect in effects])
     return [
-        effect | {"adjusted": p_value, "stands": p_value < 0.05}
+        effect | {"adjusted": p_value, "significant": p_value < 0.05}
         for effect, p_value in zip(effects, adjusted, strict=True)
     ]
 
 
-def verdict(difference: float, stands: bool) -> str:
-    if not stands:
+def verdict(difference: float, significant: bool) -> str:
+    if not significant:
         return "not shown"
     return "**helps**" if difference > 0 else "hurts"
 
 
 def ablation_table(records: Records) -> str:
     """Every row of the ablation, and what each technique adds."""
-    plain = accuracies(records["lenet5"])
     cells = dict.fromkeys(ROWS, " | | ")
-    for row in ("mlp", "lenet5+all"):
-        cells[row] = plus_minus(*paired_difference(accuracies(records[row]), plain)) + " | | "
+    cells["lenet5+all"] = difference_text(records["lenet5+all"], records["lenet5"]) + " | | "
     for effect in effects_of(records):
+        gain = effect["difference"]
         cells[effect["row"]] = (
-            f"{plus_minus(effect['difference'], effect['reach'])} | {p_text(effect['adjusted'])} "
-            f"| {verdict(effect['difference'], effect['stands'])}"
+            f"{plus_minus(gain, effect['half_width'])} | {p_text(effect['adjusted'])} "
+            f"| {verdict(gain, effect['significant'])}"
         )
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
@@ -72,8 +71,9 @@ def ablation_table(records: Records) -> str:
     ]
     for row in ROWS:
         runs = records[row]
-        smoothed = runs[0]["config"]["label_smoothing"] > 0
-        loss = "(smoothed)" if smoothed else spread(last_epoch(runs, "loss"), 4)
+        loss = spread(final_values(runs, "loss"), 4)
+        if runs[0]["config"]["label_smoothing"]:
+            loss += " (smoothed)"
         lines.append(
             f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
             f"| {spread(accuracies(runs))} | {loss} | {cells[row]} |"
@@ -86,24 +86,28 @@ def p_text(p_value: float) -> str:
 
 
 def control_table(records: Records) -> str:
-    """How much of the gain of --regularize is regularization, and how much is length."""
+    """How much of the gain of --regularize is regularization, and how much is length. The last cell
+    is their interaction: by how much more length helps with regularization than without."""
     short, long = records["lenet5"], records[LONG_PLAIN]
     short_recipe, long_recipe = records[SHORT_RECIPE], records[ALL_AUGMENTED]
+    gain_of_length = accuracies(long) - accuracies(short)
+    gain_of_length_recipe = accuracies(long_recipe) - accuracies(short_recipe)
+    interaction = plus_minus(*paired_difference(gain_of_length_recipe, gain_of_length))
     lines = [
         f"| test accuracy (%), {len(short)} seeds | {epochs_of(short)} epochs "
         f"| {epochs_of(long)} epochs | longer minus shorter |",
         "|---|---:|---:|---:|",
         f"| plain | {spread(accuracies(short), 3)} | {spread(accuracies(long), 3)} "
-        f"| {difference(long, short)} |",
+        f"| {difference_text(long, short)} |",
         f"| augmentation and weight decay | {spread(accuracies(short_recipe), 3)} "
-        f"| {spread(accuracies(long_recipe), 3)} | {difference(long_recipe, short_recipe)} |",
-        f"| regularized minus plain | {difference(short_recipe, short)} "
-        f"| {difference(long_recipe, long)} | |",
+        f"| {spread(accuracies(long_recipe), 3)} | {difference_text(long_recipe, short_recipe)} |",
+        f"| regularized minus plain | {difference_text(short_recipe, short)} "
+        f"| {difference_text(long_recipe, long)} | {interaction} |",
     ]
     return "\n".join(lines)
 
 
-def difference(first: list[dict], second: list[dict]) -> str:
+def difference_text(first: list[dict], second: list[dict]) -> str:
     return plus_minus(*paired_difference(accuracies(first), accuracies(second)))
 
 
@@ -115,7 +119,7 @@ def choices_table(records: Records) -> str:
     ]
     for row, options in (CHOICES | LONG_CHOICES).items():
         runs = records[row]
-        loss = last_epoch(runs, "loss").mean()
+        loss = final_values(runs, "loss").mean()
         smoothed = " (smoothed)" if "--label-smoothing" in options else ""
         lines.append(
             f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
@@ -132,16 +136,16 @@ def recipe_table(records: Records) -> str:
     p_values = [paired_p_value(accuracies(recipe), accuracies(runs)) for runs in parts]
     lines = [
         f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
-        "| the recipe minus this, 95% interval | adjusted p | the part |",
+        "| `--regularize` minus this, 95% interval | adjusted p | the part |",
         "|---|---:|---:|---:|---:|---|",
         f"| `--regularize` | {spread(accuracies(recipe), 3)} "
-        f"| {spread(last_epoch(recipe, 'loss'), 4)} | | | |",
+        f"| {spread(final_values(recipe, 'loss'), 4)} | | | |",
     ]
     for row, runs, p_value in zip(RECIPE_WITHOUT, parts, holm(p_values), strict=True):
         gain, _ = paired_difference(accuracies(recipe), accuracies(runs))
         lines.append(
-            f"| without {PART_TITLES[row]} | {spread(accuracies(runs), 3)} "
-            f"| {spread(last_epoch(runs, 'loss'), 4)} | {difference(recipe, runs)} "
+            f"| {PART_TITLES[row]} | {spread(accuracies(runs), 3)} "
+            f"| {spread(final_values(runs, 'loss'), 4)} | {difference_text(recipe, runs)} "
             f"| {p_text(p_value)} | {verdict(gain, p_value < 0.05)} |"
         )
     return "\n".join(lines)

@@ -34,7 +34,8 @@ class RunState:
 
 def make_ema(model: nn.Module, decay: float) -> AveragedModel:
     """Copy `model`; the copy's weights are to be an exponential moving average of its weights:
-    after each step, decay * (their old value) + (1 - decay) * (the weight of `model`)."""
+    after each step, decay * (their old value) + (1 - decay) * (the weight of `model`). The first
+    step only copies."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 

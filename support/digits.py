@@ -69,7 +69,7 @@ def find_ink(
     """
     left, top, right, bottom = box or (0, 0, *channels[0].size)
     factor = max(1, math.ceil(max(right - left, bottom - top) / LONGEST))
-    reduced = [channel.crop((left, top, right, bottom)).reduce(factor) for channel in channels]
+    reduced = [channel.reduce(factor, (left, top, right, bottom)) for channel in channels]
     contrast = without_rules(contrast_to_ground(reduced))
     strongest = contrast.max()
     if strongest < FAINTEST:

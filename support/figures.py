@@ -50,7 +50,7 @@ def save_curves(
             ax.set_ylabel(f"accuracy (%; axis starts at {lowest_accuracy:g})")
         if no_aug_epochs:
             last = epochs + 0.5
-            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="no augmentation")
+            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
         if len(rows) > 1:
             ax.legend(fontsize=8, loc="upper right" if quantity == "loss" else "lower right")
     save_figure(figure, path)
@@ -60,13 +60,13 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     """Draw what each technique adds, alone and to the others, sorted, with the seeds as dots.
 
     Args:
-        effects: of each test the technique's "name", its "company", the "differences" of the
+        effects: of each test the technique's "name", its "context", the "differences" of the
             seeds (points), their mean "difference", the "reach" of its 95% interval, and whether
             it "stands" after Holm's correction.
     """
     figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
     ax = figure.subplots()
-    alone = [effect for effect in effects if effect["company"] == "alone"]
+    alone = [effect for effect in effects if effect["context"] == "alone"]
     order = sorted(alone, key=lambda effect: effect["difference"])
     places = {effect["name"]: place for place, effect in enumerate(order)}
     styles = {  # color, place beside the other, label
@@ -74,16 +74,16 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
         "with the others": ("tab:red", -0.14, "added to the other four"),
     }
     for effect in effects:
-        color, shift, _ = styles[effect["company"]]
+        color, shift, _ = styles[effect["context"]]
         y = places[effect["name"]] + shift
         ax.plot(effect["differences"], [y] * seeds, ".", color=color, alpha=0.5, markersize=7)
         ax.errorbar(
             effect["difference"],
             y,
-            xerr=effect["reach"],
+            xerr=effect["half_width"],
             fmt="o",
             color=color,
-            markerfacecolor=color if effect["stands"] else "white",
+            markerfacecolor=color if effect["significant"] else "white",
             markersize=8,
             capsize=4,
         )

@@ -30,7 +30,7 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     fc2 = F.relu(model.fc2(fc1))
     probabilities = model.fc3(fc2).softmax(dim=1)[0].numpy()
 
-    figure = new_figure(11, 7, "What LeNet-5 (--regularize, seed 0) sees: a digit on its way")
+    figure = new_figure(11, 7, "What LeNet-5 (--regularize, seed 0) makes of a digit")
     above, below = figure.subfigures(2, 1, height_ratios=[4, 1])
     stages = {
         ("input", "1×28×28"): image[0].numpy(),
@@ -75,6 +75,7 @@ def draw_probabilities(ax: "Axes", probabilities: np.ndarray) -> None:
     bars = ax.barh(range(10), 100 * probabilities, color=colors)
     ax.bar_label(bars, [f"{p:.1%}" for p in probabilities], fontsize=10, padding=2)
     ax.set_yticks(range(10))
+    ax.tick_params(length=0)  # a tick before 0.0% would look like a minus sign
     ax.invert_yaxis()
     ax.set_xlim(0, 130)
     ax.set_xticks([])

@@ -51,6 +51,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--checkpoint, --json and --save-inputs require --predict")
     if args.regularize:
         parser.set_defaults(**RECIPE)  # and parse again: an explicit option overrides the recipe
+        epochs = parser.parse_args(arguments).epochs
+        # However few epochs there are, one is augmented.
+        parser.set_defaults(no_aug_epochs=min(RECIPE["no_aug_epochs"], epochs - 1))
         args = parser.parse_args(arguments)
     if args.no_aug_epochs and not args.augment:
         parser.error("--no-aug-epochs requires --augment")

@@ -49,10 +49,12 @@ def choose_digits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     classifies correctly, but of the two labels of its first errors, the misclassified one."""
     model.eval()
     predicted = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in images.split(1000)])
-    firsts, misclassified = {}, {}
+    correct, misclassified = {}, {}  # by label, the first index of each kind
     for index, (label, digit) in enumerate(zip(labels.tolist(), predicted.tolist(), strict=True)):
-        (firsts if digit == label else misclassified).setdefault(label, index)
-    chosen = misclassified | firsts | dict(list(misclassified.items())[:MISCLASSIFIED])
+        first_of = correct if digit == label else misclassified
+        first_of.setdefault(label, index)
+    shown_errors = dict(list(misclassified.items())[:MISCLASSIFIED])
+    chosen = misclassified | correct | shown_errors  # the later ones win
     return [chosen[label] for label in sorted(chosen)]
 
 

@@ -46,7 +46,7 @@ RECIPE_WITHOUT = {
     ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
 }
 PART_TITLES = {
-    ALL_AUGMENTED: "its last epochs free of augmentation",
+    ALL_AUGMENTED: "with augmentation in the last epochs, too",
 }
 
 # How --regularize was chosen, on images held out of the training set: what was added to SCHEDULE.

@@ -13,7 +13,7 @@ TEST_IMAGES = 10_000
 Records = dict[str, list[dict]]  # by row of a table, one record per seed
 
 
-def last_epoch(runs: list[dict], quantity: str) -> np.ndarray:
+def final_values(runs: list[dict], quantity: str) -> np.ndarray:
     """Return the final "loss" or "accuracy" of each run, on the set that it watched."""
     watched = watched_split(runs[0]["config"])
     return np.array([run["history"][-1][f"{watched}_{quantity}"] for run in runs])
@@ -24,7 +24,7 @@ def accuracies(runs: list[dict], split: str = "test") -> np.ndarray:
     for the split "train", on the unaugmented training images."""
     if split == "train":
         return 100 * np.array([run["train_accuracy"] for run in runs])
-    return 100 * last_epoch(runs, "accuracy")
+    return 100 * final_values(runs, "accuracy")
 
 
 def epochs_of(runs: list[dict]) -> int:

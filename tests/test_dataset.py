@@ -12,10 +12,10 @@ import pytest
 import torch
 from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torch.utils.data import DataLoader, Subset
 
 import dataset
-from dataset import MNIST, augment, data_loader, split_validation
+from dataset import MNIST, augment, data_loader, normalize, split_validation
 from support.files import DataError
 
 
@@ -340,11 +340,12 @@ def test_a_tar_of_both_splits_is_refused(tmp_path, digits):
         MNIST(write_tar(tmp_path / "train.tar", members))
 
 
-@pytest.mark.parametrize("wrapped", [lambda s: Subset(s, [1, 2]), lambda s: ConcatDataset([s, s])])
-def test_data_loader_says_at_once_what_it_does_not_take(tar, wrapped):
-    with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
-        data_loader(wrapped(MNIST(tar)), 2, shuffle=False)
-    assert len(list(DataLoader(wrapped(MNIST(tar)), 2))) > 0
+def test_a_subset_is_loaded_in_batches_too(tar):
+    dataset = MNIST(tar)
+    [(images, labels), (last_images, _)] = data_loader(Subset(dataset, [5, 1, 3]), 2, shuffle=False)
+    assert torch.equal(images, dataset[[5, 1]][0])
+    assert labels.tolist() == dataset.labels[[5, 1]].tolist()
+    assert torch.equal(last_images, dataset[[3]][0])
 
 
 def test_a_transform_can_be_drawn_for_each_image(tar):
@@ -361,6 +362,17 @@ def test_a_pipe_in_place_of_a_tar_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "train.tar")
     with pytest.raises(DataError, match="is not a file"):
         MNIST(tmp_path / "train.tar")
+
+
+def test_a_folder_may_be_named_like_the_start_of_a_compressed_file(tmp_path, digits):
+    members = {f"BZ/{name}": png for name, png in make_members(*digits).items()}
+    assert len(MNIST(write_tar(tmp_path / "train.tar", members))) == len(digits[1])
+
+
+def test_normalize_leaves_its_input_alone():
+    pixels = torch.full((2, 2), 255.0)
+    normalize(pixels)
+    assert pixels.unique().tolist() == [255]
 
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])

@@ -38,7 +38,7 @@ def batches_of(digits, size):
     return list(zip(*(part.split(size) for part in digits), strict=True))
 
 
-def setup(network, lr):
+def model_and_optimizer(network, lr):
     torch.manual_seed(0)
     model = network()
     return model, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
@@ -55,7 +55,7 @@ def average(model, digits):
 
 @pytest.mark.parametrize("size", [1, 64, 210, 1000])
 def test_averages_are_per_sample_however_batched(digits, size):
-    model, optimizer = setup(LeNet5, lr=0.0)
+    model, optimizer = model_and_optimizer(LeNet5, lr=0.0)
     expected = pytest.approx(average(model, digits), rel=1e-5)
     batches = batches_of(digits, size)
     assert main.test(model, batches, CPU, nn.CrossEntropyLoss()) == expected
@@ -63,7 +63,7 @@ def test_averages_are_per_sample_however_batched(digits, size):
 
 
 def test_test_changes_nothing(digits):
-    model, _ = setup(LeNet5, lr=0.1)
+    model, _ = model_and_optimizer(LeNet5, lr=0.1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     main.test(model, batches_of(digits, 64), CPU, nn.CrossEntropyLoss())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -84,7 +84,7 @@ def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
 @pytest.mark.parametrize("network", [LeNet5, CustomMLP])
 @pytest.mark.parametrize("muon", [False, True])
 def test_it_learns(digits, network, muon):
-    model, optimizer = setup(network, lr=0.02)
+    model, optimizer = model_and_optimizer(network, lr=0.02)
     if muon:
         optimizer = Muon(model.parameters(), lr=0.02, momentum=0.9, weight_decay=0)
     criterion = nn.CrossEntropyLoss()
@@ -98,9 +98,9 @@ def test_it_learns(digits, network, muon):
 
 def test_one_step_is_that_of_plain_pytorch(digits):
     batches = batches_of(digits, 64)[:1]
-    model, optimizer = setup(LeNet5, lr=0.1)
+    model, optimizer = model_and_optimizer(LeNet5, lr=0.1)
     main.train(model, batches, CPU, nn.CrossEntropyLoss(), optimizer)
-    reference, _ = setup(LeNet5, lr=0.1)
+    reference, _ = model_and_optimizer(LeNet5, lr=0.1)
     images, labels = batches[0]
     nn.functional.cross_entropy(reference(images), labels).backward()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
@@ -108,7 +108,7 @@ def test_one_step_is_that_of_plain_pytorch(digits):
 
 
 def test_ema_is_the_moving_average_of_the_weights_after_each_step(digits):
-    model, optimizer = setup(LeNet5, lr=0.1)
+    model, optimizer = model_and_optimizer(LeNet5, lr=0.1)
     ema = make_ema(model, 0.9)
     expected = None
     for batch in batches_of(digits, 64):

@@ -82,3 +82,10 @@ def test_changed_settings_come_in_the_order_of_the_options():
     changed = list(changed_settings(dict.fromkeys(config, "another"), config))
     assert changed[0] == "model"
     assert changed == [name for name in config if name in changed]
+
+
+@pytest.mark.parametrize(("epochs", "no_aug_epochs"), [(1, 0), (3, 2), (100, 3)])
+def test_the_recipe_may_be_short_and_still_augments(epochs, no_aug_epochs):
+    args = parse_arguments(["--regularize", "--epochs", str(epochs)])
+    assert args.augment
+    assert args.no_aug_epochs == no_aug_epochs

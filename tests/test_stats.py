@@ -18,17 +18,19 @@ def test_paired_difference():
     # Student 1908, the two soporifics: mean 1.58, standard deviation 1.23, t = 4.06, n = 10.
     first = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
     second = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
-    difference, reach = paired_difference(first, second)
+    difference, half_width = paired_difference(first, second)
     assert difference == pytest.approx(1.58)
-    assert (difference - reach, difference + reach) == pytest.approx((0.70, 2.46), abs=0.005)
+    assert (difference - half_width, difference + half_width) == pytest.approx(
+        (0.70, 2.46), abs=0.005
+    )
 
 
 def test_the_interval_covers_the_true_difference_95_times_in_100():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(4000):
-        difference, reach = paired_difference(rng.normal(0.3, 1, 5), np.zeros(5))
-        covered += abs(difference - 0.3) <= reach
+        difference, half_width = paired_difference(rng.normal(0.3, 1, 5), np.zeros(5))
+        covered += abs(difference - 0.3) <= half_width
     assert covered / 4000 == pytest.approx(0.95, abs=0.012)
 
 
@@ -81,6 +83,6 @@ def test_error_difference_covers_the_true_one_95_times_in_100():
     rng = np.random.default_rng(0)
     covered = 0
     for first, second in rng.binomial(10_000, [0.008, 0.0095], (4000, 2)):
-        difference, reach = error_difference(first, second, 10_000)
-        covered += abs(difference + 0.0015) <= reach
+        difference, half_width = error_difference(first, second, 10_000)
+        covered += abs(difference + 0.0015) <= half_width
     assert covered / 4000 == pytest.approx(0.95, abs=0.012)

@@ -8,11 +8,11 @@ from support.tables import count_multiply_adds
 
 
 @pytest.mark.parametrize(
-    ("difference", "stands", "said"),
+    ("difference", "significant", "said"),
     [(0.2, True, "helps"), (-0.2, True, "hurts"), (0.2, False, "not shown")],
 )
-def test_what_does_not_help_is_said_not_to(difference, stands, said):
-    assert said in verdict(difference, stands)
+def test_what_does_not_help_is_said_not_to(difference, significant, said):
+    assert said in verdict(difference, significant)
 
 
 def test_multiply_adds():
