@@ -359,7 +359,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each file in a tar, without extracting anything to disk."""
     again = "make or download the tar again"
     with open(path, "rb") as file:
-        start = file.read(6)
+        start = file.read(max(map(len, COMPRESSED)))
         for signature, kind in COMPRESSED.items():
             if start.startswith(signature):
                 raise DataError(f"{path}: is compressed ({kind}); unpack it to a plain tar")

@@ -187,8 +187,9 @@ def load_records(folder: Path, runs: Plan) -> Records:
     everywhere = set.intersection(*(set(found[row]) for row in compared))
     for row in compared:
         found[row] = {seed: found[row][seed] for seed in everywhere}
-    if min(len(records) for records in found.values()) < 2:
-        raise RunError(f"{folder}: some row has fewer than 2 seeds; run report.py to its end")
+    for row, records in found.items():
+        if len(records) < 2:
+            raise RunError(f"{folder}: {row} has fewer than 2 seeds; run report.py to its end")
     return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
 
 
@@ -209,8 +210,8 @@ def load_speeds() -> dict:
 
 
 def readme_tables(records: Records) -> dict[str, str]:
-    """Return the tables of README.md, as Markdown, by their marker. In a quick look, those of how
-    the recipe was chosen and of what its parts add are left as they are."""
+    """Return the tables of README.md, as Markdown, by their marker. With --epochs, those on the
+    recipe, its controls and how it was chosen stay as committed: their runs are not made."""
     made = {
         "headline": tables.headline_table(records),
         "epochs": tables.epochs_table(records),
@@ -221,7 +222,7 @@ def readme_tables(records: Records) -> dict[str, str]:
         "hard": error_tables.hard_images_text(records),
         "ablation": ablation.ablation_table(records),
     }
-    if SHORT_RECIPE in records:
+    if SHORT_RECIPE in records:  # not with --epochs: see planned_runs
         made["control"] = ablation.control_table(records)
         made["choices"] = ablation.choices_table(records)
         made["recipe"] = ablation.recipe_table(records)

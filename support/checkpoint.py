@@ -170,7 +170,7 @@ def check_resumable(path: Path, checkpoint: dict, config: dict, data: dict[str, 
     epochs = checkpoint["config"]["epochs"]
     # With these, the length of the run decides what its epochs do.
     if epochs != config["epochs"] and (config["schedule"] != "constant" or config["no_aug_epochs"]):
-        changed["epochs"] = epochs
+        changed = {"epochs": epochs} | changed  # first: --regularize derives others from it
     if changed:
         name = next(iter(changed))
         raise RunError(

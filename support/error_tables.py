@@ -6,8 +6,9 @@ import numpy as np
 from support.plan import RECIPE_ROW
 from support.records import TEST_IMAGES, Records, confusions, error_matrix
 
-# Test images whose label fewer than 3 of 5 human reviewers confirmed (Northcutt et al. 2021, in the
-# file mnist_mturk.json of its repository cleanlab/label-errors).
+# Of the test images that were reviewed, those whose label fewer than 3 of 5 people confirmed
+# (Northcutt et al. 2021, in the file mturk/mnist_mturk.json of their repository
+# cleanlab/label-errors).
 DOUBTFUL_LABELS = [
     *(947, 1621, 1901, 2130, 2462, 2597, 2654, 3520),
     *(3558, 5937, 6651, 6783, 8527, 9679, 9729),
@@ -39,9 +40,10 @@ def hard_images_text(records: Records) -> str:
     doubtful = np.isin(np.arange(TEST_IMAGES), DOUBTFUL_LABELS)
     return (
         f"{some.sum()} images are misclassified by at least one of the {len(runs)} networks of "
-        f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. The "
-        f"{half.sum()} make {times[half].sum() / times.sum():.0%} of all their errors. For "
-        f"{len(DOUBTFUL_LABELS)} images of the test set, most of five human reviewers did not "
-        f"confirm the label (Northcutt et al. 2021): {(doubtful & half).sum()} of those are among "
-        f"the {half.sum()}, {(doubtful & every).sum()} among the {every.sum()}."
+        f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. These "
+        f"{half.sum()} account for {times[half].sum() / times.sum():.0%} of all their errors. "
+        "Northcutt et al. (2021) had five people look at each of the test images whose label their "
+        f"method suspected; for {len(DOUBTFUL_LABELS)}, at most two confirmed the label. Of these, "
+        f"{(doubtful & half).sum()} are among the {half.sum()}, and {(doubtful & every).sum()} "
+        f"among the {every.sum()}."
     )

@@ -40,7 +40,7 @@ def save_curves(
             low, high = ax.get_ylim()
             few_decades = high / low < 100
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
-            ax.yaxis.set_major_formatter(
+            ax.yaxis.set_major_formatter(  # 0.00001, where "{x:g}" gives 1e-05
                 lambda loss, _: np.format_float_positional(loss, 1, fractional=False, trim="-")
             )
             ax.yaxis.set_minor_formatter(NullFormatter())
@@ -61,8 +61,8 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
 
     Args:
         effects: of each test the technique's "name", its "context", the "differences" of the
-            seeds (points), their mean "difference", the "reach" of its 95% interval, and whether
-            it "stands" after Holm's correction.
+            seeds (points), their mean "difference", the "half_width" of its 95% interval, and
+            whether it is "significant" after Holm's correction.
     """
     figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
     ax = figure.subplots()

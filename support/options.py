@@ -52,7 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.regularize:
         parser.set_defaults(**RECIPE)  # and parse again: an explicit option overrides the recipe
         epochs = parser.parse_args(arguments).epochs
-        # However few epochs there are, one is augmented.
+        # At least the first epoch is augmented, however few there are.
         parser.set_defaults(no_aug_epochs=min(RECIPE["no_aug_epochs"], epochs - 1))
         args = parser.parse_args(arguments)
     if args.no_aug_epochs and not args.augment:

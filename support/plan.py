@@ -17,6 +17,7 @@ TECHNIQUE_TITLES = {
     "label-smoothing": "label smoothing",
     "ema": "averaged weights (EMA)",
 }
+# The rows of the ablation: in their names, + adds a technique, and - leaves it out.
 ROWS = {
     "lenet5": SCHEDULE,
     "mlp": f"--model mlp {SCHEDULE}",
@@ -40,13 +41,18 @@ ROW_TITLES = {
 # The recipe, --regularize, and its controls: what of its gain is length, what regularization?
 RECIPE_ROW, LONG_PLAIN, SHORT_RECIPE = "recipe", "lenet5-long", "recipe-short"
 SHORT_RECIPE_OPTIONS = f"{SCHEDULE} --augment --weight-decay 5e-4"
-# And the recipe without one of its parts.
+# And the recipe without one of its parts. (--regularize cannot be told not to augment, so the first
+# spells its settings out.)
 ALL_AUGMENTED = "recipe-all-augmented"
 RECIPE_WITHOUT = {
+    "recipe-augment": f"{SCHEDULE} --weight-decay 5e-4",
+    "recipe-weight-decay": "--regularize --weight-decay 0",
     ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
 }
 PART_TITLES = {
-    ALL_AUGMENTED: "with augmentation in the last epochs, too",
+    "recipe-augment": "without augmentation",
+    "recipe-weight-decay": "without weight decay",
+    ALL_AUGMENTED: "augmented in the last epochs, too",
 }
 
 # How --regularize was chosen, on images held out of the training set: what was added to SCHEDULE.

@@ -198,6 +198,13 @@ def test_more_epochs_are_refused_where_the_last_ones_are_special(data_dir, tmp_p
         main.main([*common, "--epochs", "3", "--resume"])
 
 
+def test_resuming_a_short_recipe_for_longer_names_the_option_that_was_typed(data_dir, tmp_path):
+    common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--regularize"]
+    main.main([*common, "--epochs", "1"])
+    with pytest.raises(RunError, match="--epochs was 1"):
+        main.main([*common, "--epochs", "2", "--resume"])
+
+
 def test_a_checkpoint_from_before_a_setting_came_is_one_with_its_default(data_dir, tmp_path):
     common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--augment"]
     main.main([*common, "--epochs", "1"])
@@ -206,7 +213,7 @@ def test_a_checkpoint_from_before_a_setting_came_is_one_with_its_default(data_di
     del checkpoint["config"]["no_aug_epochs"]
     write_checkpoint(path, checkpoint)
     with pytest.raises(RunError, match="--no-aug-epochs was 0"):
-        main.main([*common, "--epochs", "2", "--no-aug-epochs", "1", "--resume"])
+        main.main([*common, "--epochs", "1", "--no-aug-epochs", "1", "--resume"])
     main.main([*common, "--epochs", "2", "--resume"])
     assert load_checkpoint(path)["epoch"] == 2
 

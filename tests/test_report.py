@@ -95,6 +95,25 @@ def test_every_row_of_the_ablation_differs_in_its_technique_alone():
             assert different == {setting}
 
 
+def test_the_controls_of_the_recipe_differ_from_it_in_nothing_else():
+    settings = {row: vars(run) for row, run in committed_runs() if run.seed == 0}
+    recipe = settings[report.RECIPE_ROW]
+    expected = {
+        "recipe-augment": {"augment", "no_aug_epochs"},
+        "recipe-weight-decay": {"weight_decay"},
+        "recipe-all-augmented": {"no_aug_epochs"},
+        "recipe-short": {"epochs", "no_aug_epochs"},
+        "lenet5-long": {"augment", "no_aug_epochs", "weight_decay"},
+    }
+    assert expected.keys() == report.RECIPE_WITHOUT.keys() | {
+        report.SHORT_RECIPE,
+        report.LONG_PLAIN,
+    }
+    for row, parts in expected.items():
+        different = {key for key in recipe if settings[row][key] != recipe[key]}
+        assert different - {"name", "regularize"} == parts
+
+
 @pytest.fixture
 def quick(tmp_path):
     """The arguments of a report on a few images."""
