@@ -73,7 +73,7 @@ def ablation_table(records: Records) -> str:
         runs = records[row]
         loss = spread(final_values(runs, "loss"), 4)
         if runs[0]["config"]["label_smoothing"]:
-            loss += " (smoothed)"
+            loss += " †"
         lines.append(
             f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
             f"| {spread(accuracies(runs))} | {loss} | {cells[row]} |"
@@ -122,10 +122,9 @@ def choices_table(records: Records) -> str:
     for row, options in (CHOICES | LONG_CHOICES).items():
         runs = records[row]
         loss = final_values(runs, "loss").mean()
-        smoothed = " (smoothed)" if "--label-smoothing" in options else ""
         lines.append(
             f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
-            f"| {spread(accuracies(runs), 3)} | {loss:.4f}{smoothed} |"
+            f"| {spread(accuracies(runs), 3)} | {loss:.4f} |"
         )
     return "\n".join(lines)
 

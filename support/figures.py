@@ -96,7 +96,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])
     ax.set_xlabel(f"percentage points, with 95% confidence interval ({seeds} seeds, paired)")
     images = ax.secondary_xaxis("top", functions=(lambda x: 100 * x, lambda x: x / 100))
-    images.set_xlabel("images of the 10,000 in the test set")
+    images.set_xlabel("fewer errors in 10,000 test images")
     ax.grid(axis="x", alpha=0.3)
     ax.legend(loc="lower right", fontsize=8)
     save_figure(figure, path)
@@ -110,7 +110,7 @@ def save_confusions(path: Path, counts: dict[str, np.ndarray]) -> None:
     darkest = max(matrix.max() for matrix in counts.values())
     for ax, (name, matrix) in zip(panels, counts.items(), strict=True):
         draw_confusion(ax, matrix, "{:.1f}", darkest)
-        ax.set_title(f"{name}: {matrix.sum():.0f} of 10,000")
+        ax.set_title(f"{name}: {matrix.sum():.1f} of 10,000")
     figure.colorbar(panels[-1].images[0], ax=panels, shrink=0.8, label="images per run")
     save_figure(figure, path)
 

@@ -30,7 +30,8 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     fc2 = F.relu(model.fc2(fc1))
     probabilities = model.fc3(fc2).softmax(dim=1)[0].numpy()
 
-    figure = new_figure(11, 7, "What LeNet-5 (--regularize, seed 0) makes of a digit")
+    title = "What LeNet-5 (--regularize, seed 0) makes of a digit"
+    figure = new_figure(11, 7, f"{title}\nwhite: 0, black: the largest value of the layer")
     above, below = figure.subfigures(2, 1, height_ratios=[4, 1])
     stages = {
         ("input", "1×28×28"): image[0].numpy(),
