@@ -134,7 +134,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     report.report(quick)
     folder = tmp_path / "results" / "quick-report"
     records = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert len(records) == 2 * (2 + len(report.ROWS))
+    assert len(records) == 2 * (1 + len(report.ROWS))
     assert len(capsys.readouterr().out.splitlines()) == len(records) + 1
     shown = set(re.findall(r"results/report/([\w-]+\.png)", (ROOT / "README.md").read_text()))
     assert shown - {"draw.png"} == {path.name for path in folder.glob("*.png")}
@@ -236,5 +236,5 @@ def test_torchrun_shares_the_runs_out(quick):
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     runs = [line.split(":")[0] for line in lines if " runs are done" in line]
-    assert len(runs) == len(set(runs)) == 2 * (2 + len(report.ROWS))
+    assert len(runs) == len(set(runs)) == 2 * (1 + len(report.ROWS))
     assert "README.md: its tables" in lines[-1]
