@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from support.download import download_mnist
@@ -196,13 +196,15 @@ def data_loader(
     """Return a DataLoader that asks `dataset` (MNIST, or a Subset of it) for a whole batch at once.
 
     The last batch holds what is left over. With `shuffle`, every pass has a new order, and `seed`
-    fixes the sequence of orders (None: drawn from torch's global generator).
+    fixes the sequence of orders (None: drawn from torch's global generator). Raises TypeError for a
+    ConcatDataset, which takes one index at a time.
     """
+    if isinstance(dataset, ConcatDataset):
+        raise TypeError("ConcatDataset takes no batch of indices; use torch.utils.data.DataLoader")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     sampler = BatchIndexSampler(len(dataset), batch_size, shuffle, generator)
     # batch_size=None: each item of the sampler, here a batch of indices, is one dataset[...].
-    # A DataLoader draws a seed for its workers at the start of each pass, even if it has none;
-    # given `generator`, it does not draw it from torch's global one.
+    # In each pass the loader draws a seed for workers; given `generator`, not from torch's global.
     return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
 
 

@@ -18,34 +18,41 @@ from support.records import Records, accuracies, epochs_of, final_values
 from support.stats import holm, paired_difference, paired_p_value
 from support.tables import plus_minus, seeds_and_epochs, spread
 
+Runs = list[dict]  # the records of a row, one per seed
+
+
+def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
+    """Test by how much each first row is more accurate than the second: paired differences (points)
+    with 95% intervals, and p-values adjusted for the number of pairs."""
+    accuracy_pairs = [(accuracies(first), accuracies(second)) for first, second in pairs]
+    adjusted = holm([paired_p_value(first, second) for first, second in accuracy_pairs])
+    effects = []
+    for (first, second), p_value in zip(accuracy_pairs, adjusted, strict=True):
+        difference, half_width = paired_difference(first, second)
+        effects.append(
+            {
+                "differences": first - second,
+                "difference": difference,
+                "half_width": half_width,
+                "adjusted": p_value,
+                "significant": p_value < 0.05,
+            }
+        )
+    return effects
+
 
 def effects_of(records: Records) -> list[dict]:
     """What each technique adds to plain LeNet-5 ("alone") and to all the others ("with the
     others"): ten tests, read together."""
-    effects = []
+    tests, pairs = [], []
     for name in TECHNIQUES:
-        for context, with_it, without_it in (
-            ("alone", f"lenet5+{name}", "lenet5"),
-            ("with the others", "lenet5+all", f"lenet5+all-{name}"),
-        ):
-            first, second = accuracies(records[with_it]), accuracies(records[without_it])
-            difference, half_width = paired_difference(first, second)
-            effects.append(
-                {
-                    "name": name,
-                    "context": context,
-                    "row": with_it if context == "alone" else without_it,
-                    "differences": first - second,
-                    "difference": difference,
-                    "half_width": half_width,
-                    "p_value": paired_p_value(first, second),
-                }
-            )
-    adjusted = holm([effect["p_value"] for effect in effects])
-    return [
-        effect | {"adjusted": p_value, "significant": p_value < 0.05}
-        for effect, p_value in zip(effects, adjusted, strict=True)
-    ]
+        alone, left_out = f"lenet5+{name}", f"lenet5+all-{name}"
+        tests.append({"name": name, "context": "alone", "row": alone})
+        pairs.append((records[alone], records["lenet5"]))
+        tests.append({"name": name, "context": "with the others", "row": left_out})
+        pairs.append((records["lenet5+all"], records[left_out]))
+    effects = tested_together(pairs)
+    return [test | effect for test, effect in zip(tests, effects, strict=True)]
 
 
 def verdict(difference: float, significant: bool) -> str:
@@ -54,16 +61,24 @@ def verdict(difference: float, significant: bool) -> str:
     return "**helps**" if difference > 0 else "hurts"
 
 
+def effect_cells(effect: dict) -> str:
+    """Three cells: the difference with its interval, the adjusted p, and the verdict."""
+    p_value = effect["adjusted"]
+    p_text = f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+    difference = plus_minus(effect["difference"], effect["half_width"])
+    return f"{difference} | {p_text} | {verdict(effect['difference'], effect['significant'])}"
+
+
+def smoothing_mark(runs: Runs) -> str:
+    """A dagger for the losses of networks trained with label smoothing: README says why."""
+    return " †" if runs[0]["config"]["label_smoothing"] else ""
+
+
 def ablation_table(records: Records) -> str:
     """Every row of the ablation, and what each technique adds."""
     cells = dict.fromkeys(ROWS, " | | ")
     cells["lenet5+all"] = difference_text(records["lenet5+all"], records["lenet5"]) + " | | "
-    for effect in effects_of(records):
-        gain = effect["difference"]
-        cells[effect["row"]] = (
-            f"{plus_minus(gain, effect['half_width'])} | {p_text(effect['adjusted'])} "
-            f"| {verdict(gain, effect['significant'])}"
-        )
+    cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
         "| test loss | difference, 95% interval | adjusted p | the technique |",
@@ -71,18 +86,12 @@ def ablation_table(records: Records) -> str:
     ]
     for row in ROWS:
         runs = records[row]
-        loss = spread(final_values(runs, "loss"), 4)
-        if runs[0]["config"]["label_smoothing"]:
-            loss += " †"
+        loss = spread(final_values(runs, "loss"), 4) + smoothing_mark(runs)
         lines.append(
             f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
             f"| {spread(accuracies(runs))} | {loss} | {cells[row]} |"
         )
     return "\n".join(lines)
-
-
-def p_text(p_value: float) -> str:
-    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
 
 
 def control_table(records: Records) -> str:
@@ -109,7 +118,7 @@ def control_table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def difference_text(first: list[dict], second: list[dict]) -> str:
+def difference_text(first: Runs, second: Runs) -> str:
     return plus_minus(*paired_difference(accuracies(first), accuracies(second)))
 
 
@@ -124,7 +133,7 @@ def choices_table(records: Records) -> str:
         loss = final_values(runs, "loss").mean()
         lines.append(
             f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
-            f"| {spread(accuracies(runs), 3)} | {loss:.4f} |"
+            f"| {spread(accuracies(runs), 3)} | {loss:.4f}{smoothing_mark(runs)} |"
         )
     return "\n".join(lines)
 
@@ -133,8 +142,7 @@ def recipe_table(records: Records) -> str:
     """What each part of the recipe adds to the others, at the recipe's length: tests that are read
     together."""
     recipe = records[RECIPE_ROW]
-    parts = [records[row] for row in RECIPE_WITHOUT]
-    p_values = [paired_p_value(accuracies(recipe), accuracies(runs)) for runs in parts]
+    effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
     lines = [
         f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
         "| `--regularize` minus this, 95% interval | adjusted p | the part |",
@@ -142,11 +150,10 @@ def recipe_table(records: Records) -> str:
         f"| `--regularize` | {spread(accuracies(recipe), 3)} "
         f"| {spread(final_values(recipe, 'loss'), 4)} | | | |",
     ]
-    for row, runs, p_value in zip(RECIPE_WITHOUT, parts, holm(p_values), strict=True):
-        gain, _ = paired_difference(accuracies(recipe), accuracies(runs))
+    for row, effect in zip(RECIPE_WITHOUT, effects, strict=True):
+        runs = records[row]
         lines.append(
             f"| {PART_TITLES[row]} | {spread(accuracies(runs), 3)} "
-            f"| {spread(final_values(runs, 'loss'), 4)} | {difference_text(recipe, runs)} "
-            f"| {p_text(p_value)} | {verdict(gain, p_value < 0.05)} |"
+            f"| {spread(final_values(runs, 'loss'), 4)} | {effect_cells(effect)} |"
         )
     return "\n".join(lines)

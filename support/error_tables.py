@@ -4,7 +4,7 @@ and which images are misclassified by many networks."""
 import numpy as np
 
 from support.plan import RECIPE_ROW
-from support.records import TEST_IMAGES, Records, confusions, error_matrix
+from support.records import Records, confusions, error_matrix
 
 # Of the test images that were reviewed, those whose label fewer than 3 of 5 people confirmed
 # (Northcutt et al. 2021, in the file mturk/mnist_mturk.json of their repository
@@ -37,13 +37,12 @@ def hard_images_text(records: Records) -> str:
     runs = records[RECIPE_ROW]
     times = error_matrix(runs).sum(axis=0)
     some, half, every = (times > 0), (2 * times >= len(runs)), (times == len(runs))
-    doubtful = np.isin(np.arange(TEST_IMAGES), DOUBTFUL_LABELS)
     return (
         f"{some.sum()} images are misclassified by at least one of the {len(runs)} networks of "
         f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. These "
         f"{half.sum()} account for {times[half].sum() / times.sum():.0%} of all their errors. "
         "Northcutt et al. (2021) had five people look at each of the test images whose label their "
         f"method suspected; for {len(DOUBTFUL_LABELS)}, at most two confirmed the label. Of these, "
-        f"{(doubtful & half).sum()} are among the {half.sum()}, and {(doubtful & every).sum()} "
-        f"among the {every.sum()}."
+        f"{half[DOUBTFUL_LABELS].sum()} are among the {half.sum()}, and "
+        f"{every[DOUBTFUL_LABELS].sum()} among the {every.sum()}."
     )

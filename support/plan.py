@@ -45,7 +45,7 @@ SHORT_RECIPE_OPTIONS = f"{SCHEDULE} --augment --weight-decay 5e-4"
 # spells its settings out.)
 ALL_AUGMENTED = "recipe-all-augmented"
 RECIPE_WITHOUT = {
-    "recipe-augment": f"{SCHEDULE} --weight-decay 5e-4",
+    "recipe-augment": ROWS["lenet5+weight-decay"],
     "recipe-weight-decay": "--regularize --weight-decay 0",
     ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
 }

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import dataset
 from dataset import MNIST, augment, data_loader, normalize, split_validation
@@ -346,6 +346,13 @@ def test_a_subset_is_loaded_in_batches_too(tar):
     assert torch.equal(images, dataset[[5, 1]][0])
     assert labels.tolist() == dataset.labels[[5, 1]].tolist()
     assert torch.equal(last_images, dataset[[3]][0])
+
+
+def test_data_loader_says_at_once_what_it_does_not_take(tar):
+    both = ConcatDataset([MNIST(tar), MNIST(tar)])
+    with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
+        data_loader(both, 2, shuffle=False)
+    assert len(list(DataLoader(both, 2))) > 0
 
 
 def test_a_transform_can_be_drawn_for_each_image(tar):
