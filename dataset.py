@@ -30,7 +30,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+)
 from tqdm import tqdm
 
 from support.download import download_mnist
@@ -102,7 +109,7 @@ class MNIST(Dataset):
 def normalize(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 pixels of any shape into the networks' input: float32, on MNIST with mean 0 and
     standard deviation 1."""
-    return (images.float() - 255 * MEAN) / (255 * STD)  # as (pixel / 255 - MEAN) / STD
+    return (images / 255 - MEAN) / STD
 
 
 def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
@@ -119,10 +126,10 @@ def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
 def augment(images: torch.Tensor) -> torch.Tensor:
     """Distort each image of a batch a little, at random, as if somebody else had written it.
 
-    The sampling grid is rotated by up to 12 degrees, scaled by up to 12%, sheared by up to 0.15
-    and shifted by up to 2 pixels (all uniform), then bent by a smooth elastic displacement (normal,
-    standard deviation 0.5 pixels; Simard, Steinkraus & Platt 2003, section 2). All draws come from
-    torch's global generator.
+    Output pixel p takes the value of the input at A p + bend(p), where p = (x, y, 1). A shears by
+    up to 0.15, rotates by up to 12 degrees, scales by up to 12% and shifts by up to 2 pixels (all
+    uniform); bend is a smooth elastic displacement (normal, standard deviation 0.5 pixels; Simard,
+    Steinkraus & Platt 2003, section 2). All draws come from torch's global generator.
 
     Takes float32 [B, 1, 28, 28] on any device; returns the same shape, dtype and device.
     """
@@ -132,19 +139,24 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     def uniform(limit: float) -> torch.Tensor:
         return torch.empty(count, device=device).uniform_(-limit, limit)
 
-    angle, shear, scale = uniform(math.radians(12)), uniform(0.15), 1 + uniform(0.12)
-    cos, sin = scale * angle.cos(), scale * angle.sin()
-    # scale * rotation @ [[1, shear], [0, 1]], and a shift as the third column
-    affine_x = torch.stack([cos, shear * cos - sin, uniform(2 * PIXEL)], dim=1)
-    affine_y = torch.stack([sin, shear * sin + cos, uniform(2 * PIXEL)], dim=1)
-    affine = torch.stack([affine_x, affine_y], dim=1)  # [B, 2, 3]
-    bump_count = len(basis) - 3  # all rows but x, y and 1
-    elastic = torch.randn(count, 2, bump_count, device=device) * 0.5 * PIXEL  # [B, 2, 49]
+    def matrices(*rows: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # one for each image
 
-    # At [b, i, j]: the point (x, y) of input b whose value output pixel (i, j) takes. Outside, the
-    # edge is repeated: zeros would be gray, since the normalized background is -0.42.
-    grid = (torch.cat([affine, elastic], dim=2) @ basis).view(count, 2, SIZE, SIZE)
-    grid = grid.permute(0, 2, 3, 1)
+    zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
+    angle = uniform(math.radians(12))
+    cos, sin = angle.cos(), angle.sin()
+    rotation = matrices([cos, -sin], [sin, cos])
+    shear = matrices([one, uniform(0.15)], [zero, one])
+    factor = 1 + uniform(0.12)
+    scale = matrices([factor, zero], [zero, factor])
+    shift = matrices([uniform(2 * PIXEL)], [uniform(2 * PIXEL)])
+    bend = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL  # weights of bumps
+
+    # A p + bend(p) for all pixels at once: [B, 2, 28 * 28], and as grid_sample wants it,
+    # [B, 28, 28, 2]. Beyond the border its pixels are repeated: zeros would be gray, since the
+    # normalized background is -0.42.
+    grid = torch.cat([scale @ rotation @ shear, shift, bend], dim=2) @ basis
+    grid = grid.view(count, 2, SIZE, SIZE).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -166,30 +178,6 @@ def deformation_basis(device: torch.device) -> torch.Tensor:
     return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
 
 
-class BatchIndexSampler(Sampler[list[int]]):
-    """The indices of each batch: lists of up to `batch_size`.
-
-    A pass gives each of `num_samples` indices once; with `shuffle`, every pass in a new order drawn
-    from `generator` (None: torch's global one). The last batch holds what is left over.
-    """
-
-    def __init__(
-        self, num_samples: int, batch_size: int, shuffle: bool, generator: torch.Generator | None
-    ) -> None:
-        self.num_samples, self.batch_size = num_samples, batch_size
-        self.shuffle, self.generator = shuffle, generator
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_samples / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        if self.shuffle:
-            order = torch.randperm(self.num_samples, generator=self.generator)
-        else:
-            order = torch.arange(self.num_samples)
-        return (indices.tolist() for indices in order.split(self.batch_size))
-
-
 def data_loader(
     dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
 ) -> DataLoader:
@@ -202,10 +190,11 @@ def data_loader(
     if isinstance(dataset, ConcatDataset):
         raise TypeError("ConcatDataset takes no batch of indices; use torch.utils.data.DataLoader")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    sampler = BatchIndexSampler(len(dataset), batch_size, shuffle, generator)
-    # batch_size=None: each item of the sampler, here a batch of indices, is one dataset[...].
+    order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last=False)
+    # batch_size=None: each item of the sampler, here a list of indices, is one dataset[...].
     # In each pass the loader draws a seed for workers; given `generator`, not from torch's global.
-    return DataLoader(dataset, batch_size=None, sampler=sampler, generator=generator)
+    return DataLoader(dataset, batch_size=None, sampler=batches, generator=generator)
 
 
 def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:

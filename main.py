@@ -70,6 +70,7 @@ def train(
         each batch was trained on: before its own update, with dropout and augmentation.
     """
     model.train()
+    # Averaged once per epoch: .item() after each batch would make the CPU wait for a GPU.
     all_logits, all_labels = [], []
     for images, labels in trn_loader:
         images, labels = images.to(device), labels.to(device)
@@ -84,7 +85,6 @@ def train(
         if ema is not None:
             ema.update_parameters(model)
 
-        # Averaged once per epoch: .item() after each batch would make the CPU wait for a GPU.
         all_logits.append(logits.detach())
         all_labels.append(labels)
     return loss_and_accuracy(torch.cat(all_logits), torch.cat(all_labels), criterion)
@@ -233,10 +233,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LR
     if name == "constant":
         return None
     warmup = math.ceil(steps / 5)
-    # LambdaLR multiplies the learning rate by this: the lower of a rising and a falling line.
-    return LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / (steps - warmup + 1))
-    )
+
+    def factor(step: int) -> float:
+        rising = (step + 1) / warmup  # 1 at the last step of the warmup
+        falling = (steps - step) / (steps - warmup + 1)  # 1 there, too, and 0 after the last step
+        return min(rising, falling)
+
+    return LambdaLR(optimizer, factor)  # multiplies the peak learning rate by it
 
 
 def run(
@@ -298,7 +301,7 @@ def run(
         )
     print(*files, sep="\n")
     trained = state.ema.module if state.ema else model
-    return trained, metrics_of(state, config, device)
+    return trained, metrics_of(state, config, data, device)
 
 
 # --- the program ------------------------------------------------------------------------------

@@ -45,10 +45,11 @@ from support.plan import (
     HELD_OUT,
     LONG_CHOICES,
     LONG_PLAIN,
+    LR_CHOICES,
+    LR_SEEDS,
     RECIPE_ROW,
     RECIPE_WITHOUT,
     ROWS,
-    SCHEDULE,
     SHORT_RECIPE,
     SHORT_RECIPE_OPTIONS,
 )
@@ -76,14 +77,18 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     seeds, recipe_epochs = range(args.seeds), RECIPE["epochs"]
     plan = []
     if not args.epochs:
-        for choices, epochs in ((CHOICES, EPOCHS), (LONG_CHOICES, recipe_epochs)):
+        for choices, epochs, count in (
+            (LR_CHOICES, EPOCHS, LR_SEEDS),
+            (CHOICES, EPOCHS, CHOICE_SEEDS),
+            (LONG_CHOICES, recipe_epochs, CHOICE_SEEDS),
+        ):
             for row, added in choices.items():
-                options = f"{SCHEDULE} {added} --validation {HELD_OUT}"
-                plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
+                options = f"{added} --validation {HELD_OUT}"
+                plan += [(row, options, epochs, seed) for seed in range(count)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE_ROW, "--regularize", recipe_epochs, seed) for seed in seeds]
     if not args.epochs:
-        plan += [(LONG_PLAIN, SCHEDULE, recipe_epochs, seed) for seed in seeds]
+        plan += [(LONG_PLAIN, "", recipe_epochs, seed) for seed in seeds]
         plan += [(SHORT_RECIPE, SHORT_RECIPE_OPTIONS, EPOCHS, seed) for seed in seeds]
         for row, options in RECIPE_WITHOUT.items():
             plan += [(row, options, recipe_epochs, seed) for seed in seeds]
@@ -183,7 +188,7 @@ def load_records(folder: Path, runs: Plan) -> Records:
     for row, run in runs:
         if record := find_record(folder, run):
             found[row][run.seed] = record
-    compared = [row for row in found if row not in CHOICES | LONG_CHOICES]
+    compared = [row for row in found if row not in CHOICES | LONG_CHOICES | LR_CHOICES]
     everywhere = set.intersection(*(set(found[row]) for row in compared))
     for row in compared:
         found[row] = {seed: found[row][seed] for seed in everywhere}

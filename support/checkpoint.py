@@ -168,9 +168,13 @@ def check_resumable(path: Path, checkpoint: dict, config: dict, data: dict[str, 
     """Raise RunError, saying what differs, unless resuming equals a run without interruption."""
     changed = changed_settings(checkpoint["config"], config)
     epochs = checkpoint["config"]["epochs"]
-    # With these, the length of the run decides what its epochs do.
+    # Before other settings: --regularize derives some from it.
     if epochs != config["epochs"] and (config["schedule"] != "constant" or config["no_aug_epochs"]):
-        changed = {"epochs": epochs} | changed  # first: --regularize derives others from it
+        raise RunError(
+            f"--epochs was {epochs} when {path} was written, and is {config['epochs']}: schedule "
+            "and --no-aug-epochs depend on the length of a run; set it back, or train all "
+            f"{config['epochs']} epochs without --resume (--name NAME keeps both runs)"
+        )
     if changed:
         name = next(iter(changed))
         raise RunError(

@@ -6,8 +6,10 @@ import io
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -44,6 +46,15 @@ def device_name(device: torch.device) -> str:
         name += " (1 thread)" if threads == 1 else f" ({threads} threads)"
     processes = distributed.get_world_size() if distributed.is_initialized() else 1
     return name if processes == 1 else f"{processes} times {name}"
+
+
+def processor_name() -> str:
+    """Name the kind of this machine's processor, and the widest instructions that torch uses on it:
+    both decide how sums are rounded."""
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux; elsewhere Python may know
+    names = re.findall("model name\\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    name = names[0] if names else platform.processor()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def set_up_cpu(threads: int | None) -> None:

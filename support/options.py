@@ -10,9 +10,6 @@ COMMITTED_LENET5 = Path(__file__).resolve().parent.parent / "results" / "report"
 # --regularize: the settings that README.md reports, chosen on held-out training images.
 RECIPE = {
     "epochs": 100,
-    "batch_size": 128,
-    "schedule": "onecycle",
-    "lr": 0.05,
     "augment": True,
     "no_aug_epochs": 3,
     "weight_decay": 5e-4,
@@ -26,7 +23,7 @@ NOT_FOR_TRAINING = {"evaluate", "predict", "checkpoint", "json", "save_inputs"}
 
 EXAMPLES = """
 examples:
-  python main.py --model lenet5                             train LeNet-5 for 10 epochs
+  python main.py --model lenet5                             train LeNet-5 for 20 epochs
   python main.py --model mlp --epochs 20 --name second      train the MLP, beside other runs
   python main.py --regularize                               train LeNet-5 by README.md's recipe
   python main.py --evaluate results/checkpoints/lenet5.pt   test a trained network
@@ -86,15 +83,16 @@ def add_training(group: argparse._ArgumentGroup) -> None:
     add(
         "--epochs",
         type=int_at_least(1),
-        default=10,
+        default=20,
         help="passes over the data (%(default)s)",
     )
-    add("--batch-size", type=int_at_least(1), default=64, help="images per step (%(default)s)")
+    add("--batch-size", type=int_at_least(1), default=128, help="images per step (%(default)s)")
     add("--optimizer", choices=("sgd", "muon"), default="sgd", help="the optimizer (%(default)s)")
-    add("--lr", type=float_in("(0, inf)"), default=0.01, help="learning rate (%(default)s)")
+    peak = "learning rate, with onecycle its peak (%(default)s)"
+    add("--lr", type=float_in("(0, inf)"), default=0.05, help=peak)
     add("--momentum", type=float_in("[0, 1)"), default=0.9, help="optimizer momentum (%(default)s)")
     schedules = ("constant", "onecycle")
-    add("--schedule", choices=schedules, default="constant", help="lr schedule (%(default)s)")
+    add("--schedule", choices=schedules, default="onecycle", help="lr schedule (%(default)s)")
     add("--seed", type=int_at_least(0), default=0, help="random seed (%(default)s)")
     held_out = "hold out N training images and watch them in place of the test set (%(default)s)"
     add("--validation", type=int_at_least(0), default=0, metavar="N", help=held_out)

@@ -1,9 +1,12 @@
 """The files of a run called NAME: where they are, who may write them, and its metrics."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from model import count_parameters
 from support.checkpoint import RunState, save_checkpoint
-from support.distributed import device_name, is_main_process
+from support.distributed import device_name, is_main_process, processor_name
 from support.files import RunError, atomic_write
 from support.options import watched_split
 from support.plots import save_run_plot
@@ -92,14 +95,28 @@ def package_versions() -> dict[str, str]:
     }
 
 
-def metrics_of(state: RunState, config: dict, device: torch.device) -> dict:
+@functools.cache
+def code_commit() -> str | None:
+    """Return the commit of this program, with "-dirty" where files differ from it; None where there
+    is no git, or no repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    if shutil.which("git") is None:
+        return None
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return git.stdout.strip() or None
+
+
+def metrics_of(state: RunState, config: dict, data: dict[str, int], device: torch.device) -> dict:
     """Return the numbers of a run, as plain values."""
     return {
         "config": config,
         "parameters": count_parameters(state.model),
         "history": state.history,
         "versions": package_versions(),
+        "commit": code_commit(),
         "device": device_name(device),
+        "processor": processor_name(),
+        "data": data,
     }
 
 
@@ -111,7 +128,7 @@ def save_run(
         return
     save_checkpoint(files.checkpoint, state, config, data, device)
     with atomic_write(files.metrics) as file:
-        file.write((json.dumps(metrics_of(state, config, device), indent=2) + "\n").encode())
+        file.write((json.dumps(metrics_of(state, config, data, device), indent=2) + "\n").encode())
     save_run_plot(
         files.plot, config["model"], state.history, watched_split(config), config["epochs"]
     )

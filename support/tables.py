@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from model import MODELS
-from support.plan import LONG_PLAIN, RECIPE_ROW, SCHEDULE
+from support.plan import LONG_PLAIN, RECIPE_ROW
 from support.records import (
     TEST_IMAGES,
     Records,
@@ -38,8 +38,8 @@ def headline_table(records: Records) -> str:
         "|---|---:|---:|---:|---:|---|",
     ]
     for network, row, options in (
-        ("MLP", "mlp", f"--model mlp {SCHEDULE}"),
-        ("LeNet-5", "lenet5", f"--model lenet5 {SCHEDULE}"),
+        ("MLP", "mlp", "--model mlp"),
+        ("LeNet-5", "lenet5", "--model lenet5"),
         ("**LeNet-5, regularized**", RECIPE_ROW, "--regularize"),
     ):
         runs = records[row]

@@ -171,6 +171,8 @@ def torchvision_epoch(folder: Path, workers: int) -> float:
 
 # --- our way ----------------------------------------------------------------------------------
 
+AS_PEERS = "--batch-size 64 --schedule constant --lr 0.01"
+
 
 def main_epoch(*arguments: object) -> float:
     """Seconds of an epoch of main.py, the median of four but the first: all that it trains, tests,
@@ -191,7 +193,8 @@ def main_epoch(*arguments: object) -> float:
         mock.patch.object(distributed, "tqdm", visible),
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        main.main(["--epochs", "4", "--results-dir", results, *map(str, arguments)])
+        arguments = [*AS_PEERS.split(), "--epochs", 4, "--results-dir", results, *arguments]
+        main.main([*map(str, arguments)])
     return epoch_seconds(ends)
 
 
@@ -321,7 +324,7 @@ MAIN = "import sys, main; main.main(sys.argv[1:])"
 def measure_memory() -> dict[str, float]:
     """Peak resident memory in MB."""
     with tempfile.TemporaryDirectory() as scratch:
-        run = (MAIN, "--epochs", 1, "--results-dir", scratch)
+        run = (MAIN, *AS_PEERS.split(), "--epochs", 1, "--results-dir", scratch)
 
         def first_run() -> float:
             with tempfile.TemporaryDirectory() as empty:
@@ -369,7 +372,9 @@ def measure_scaling() -> dict[str, float]:
 
             def memory() -> float:
                 used = run_python(
-                    MAIN, "--epochs", 1, "--data-dir", folder, "--results-dir", scratch
+                    MAIN,
+                    *AS_PEERS.split(),
+                    *("--epochs", 1, "--data-dir", folder, "--results-dir", scratch),
                 )
                 return (used[1] - run_python(IMPORTS)[1]) * 2**20 / images
 
