@@ -46,7 +46,6 @@ from support.plan import (
     LONG_CHOICES,
     LONG_PLAIN,
     LR_CHOICES,
-    LR_SEEDS,
     RECIPE_ROW,
     RECIPE_WITHOUT,
     ROWS,
@@ -77,14 +76,14 @@ def planned_runs(args: argparse.Namespace) -> Plan:
     seeds, recipe_epochs = range(args.seeds), RECIPE["epochs"]
     plan = []
     if not args.epochs:
-        for choices, epochs, count in (
-            (LR_CHOICES, EPOCHS, LR_SEEDS),
-            (CHOICES, EPOCHS, CHOICE_SEEDS),
-            (LONG_CHOICES, recipe_epochs, CHOICE_SEEDS),
+        for choices, epochs in (
+            (LR_CHOICES, EPOCHS),
+            (CHOICES, EPOCHS),
+            (LONG_CHOICES, recipe_epochs),
         ):
             for row, added in choices.items():
                 options = f"{added} --validation {HELD_OUT}"
-                plan += [(row, options, epochs, seed) for seed in range(count)]
+                plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
     plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
     plan += [(RECIPE_ROW, "--regularize", recipe_epochs, seed) for seed in seeds]
     if not args.epochs:

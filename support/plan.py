@@ -55,8 +55,8 @@ PART_TITLES = {
 }
 
 # The peak learning rate, the same grid for both networks, on images held out of the training set.
-HELD_OUT = 10_000
-LEARNING_RATES, LR_SEEDS = (0.0125, 0.025, 0.05, 0.1, 0.2), 3
+HELD_OUT, CHOICE_SEEDS = 10_000, 2
+LEARNING_RATES = (0.0125, 0.025, 0.05, 0.1, 0.2)
 LR_CHOICES = {
     f"{model}-lr-{lr}": f"--model {model} --lr {lr}"
     for model in ("lenet5", "mlp")
@@ -65,7 +65,6 @@ LR_CHOICES = {
 
 # How --regularize was chosen, on the same images: what was added to the default settings. From a
 # first guess, one change at a time.
-CHOICE_SEEDS = 2
 CHOICES = {
     "validation": "--augment --weight-decay 5e-4 --ema 0.999",
     "validation-augment": "--weight-decay 5e-4 --ema 0.999",
