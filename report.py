@@ -23,12 +23,10 @@ from torch import distributed, nn
 
 import main
 from dataset import MNIST, data_loader, find_splits, split_validation
-from support import ablation, error_tables, figures, speed_tables, tables
 from support.argument_types import int_at_least
 from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
 from support.distributed import pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
-from support.layers import save_layers
 from support.options import (
     RECIPE,
     Parser,
@@ -37,8 +35,10 @@ from support.options import (
     config_of,
     parse_arguments,
 )
-from support.page import write_page
-from support.plan import (
+from support.report import error_tables, figures, regularization, tables
+from support.report.layers import save_layers
+from support.report.page import write_page
+from support.report.plan import (
     CHOICE_SEEDS,
     CHOICES,
     EPOCHS,
@@ -52,7 +52,8 @@ from support.plan import (
     SHORT_RECIPE,
     SHORT_RECIPE_OPTIONS,
 )
-from support.records import Records, confusions, final_values
+from support.report.records import Records, confusions, final_values
+from support.report.speed import fast_table, speed_table, torchrun_table
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
@@ -224,21 +225,21 @@ def readme_tables(records: Records) -> dict[str, str]:
         "differences": tables.differences_table(records),
         "confusions": error_tables.confusions_table(records),
         "hard": error_tables.hard_images_text(records),
-        "ablation": ablation.ablation_table(records),
+        "ablation": regularization.ablation_table(records),
     }
     if SHORT_RECIPE in records:  # not with --epochs: see planned_runs
-        made["control"] = ablation.control_table(records)
-        made["choices"] = ablation.choices_table(records)
-        made["recipe"] = ablation.recipe_table(records)
+        made["control"] = regularization.control_table(records)
+        made["choices"] = regularization.choices_table(records)
+        made["recipe"] = regularization.recipe_table(records)
     return made
 
 
 def engineering_tables(speed: dict) -> dict[str, str]:
     """Return the tables of engineering.md, as Markdown, by their marker."""
     return {
-        "speed": speed_tables.speed_table(speed),
-        "fast": speed_tables.fast_table(speed["fast"]),
-        "torchrun": speed_tables.torchrun_table(speed["torchrun"]),
+        "speed": speed_table(speed),
+        "fast": fast_table(speed["fast"]),
+        "torchrun": torchrun_table(speed["torchrun"]),
     }
 
 
@@ -274,7 +275,7 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
         lowest_accuracy=98,
         no_aug_epochs=records[RECIPE_ROW][0]["config"]["no_aug_epochs"],
     )
-    effects, seeds = ablation.effects_of(records), len(records["lenet5"])
+    effects, seeds = regularization.effects_of(records), len(records["lenet5"])
     figures.save_ablation(folder / "ablation.png", effects, seeds)
     figures.save_confusions(
         folder / "confusions.png",

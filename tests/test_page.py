@@ -21,8 +21,8 @@ from PIL import Image
 
 from dataset import MNIST, find_splits, normalize
 from support.checkpoint import load_model
-from support.page import PLACE, TEMPLATE, choose_digits, weights_base64, write_page
 from support.prediction import read_digit
+from support.report.page import PLACE, TEMPLATE, choose_digits, weights_base64, write_page
 
 pytestmark = pytest.mark.slow  # a browser takes its time
 

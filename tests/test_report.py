@@ -11,10 +11,11 @@ from helpers import ROOT, write_data
 import main
 import report
 from dataset import MNIST, find_splits
-from support import figures, run_files
+from support import run_files
 from support.checkpoint import load_model
 from support.options import parse_arguments
-from support.plan import TECHNIQUES
+from support.report import figures
+from support.report.plan import TECHNIQUES
 
 REPORT = ROOT / "results" / "report"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.stats import (
+from support.report.stats import (
     crossed_bootstrap,
     error_difference,
     fisher,

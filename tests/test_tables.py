@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from model import CustomMLP, LeNet5
-from support.ablation import control_table, recipe_table, verdict
-from support.error_tables import hard_images_text
-from support.stats import paired_p_value
-from support.tables import count_multiply_adds
+from support.report.error_tables import hard_images_text
+from support.report.regularization import control_table, recipe_table, verdict
+from support.report.stats import paired_p_value
+from support.report.tables import count_multiply_adds
 
 
 def runs_of(*percents, loss=0.1):

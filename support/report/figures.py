@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from dataset import SIZE, augment
-from support.plan import TECHNIQUE_TITLES
 from support.plots import GRAY, draw_confusion, draw_curves, new_figure, save_digits, save_figure
+from support.report.plan import TECHNIQUE_TITLES
 
 
 def save_curves(

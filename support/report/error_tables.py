@@ -3,8 +3,8 @@ and which images are misclassified by many networks."""
 
 import numpy as np
 
-from support.plan import RECIPE_ROW
-from support.records import Records, confusions, error_matrix
+from support.report.plan import RECIPE_ROW
+from support.report.records import Records, confusions, error_matrix
 
 # Of the test images that were reviewed, those whose label fewer than 3 of 5 people confirmed
 # (Northcutt et al. 2021, in the file mturk/mnist_mturk.json of their repository

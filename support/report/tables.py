@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from model import MODELS
-from support.plan import LONG_PLAIN, RECIPE_ROW
-from support.records import (
+from support.report.plan import LONG_PLAIN, RECIPE_ROW
+from support.report.records import (
     TEST_IMAGES,
     Records,
     accuracies,
@@ -15,7 +15,13 @@ from support.records import (
     final_values,
     misclassified_images,
 )
-from support.stats import crossed_bootstrap, error_difference, fisher, mcnemar, paired_difference
+from support.report.stats import (
+    crossed_bootstrap,
+    error_difference,
+    fisher,
+    mcnemar,
+    paired_difference,
+)
 
 
 def spread(values: np.ndarray, digits: int = 2) -> str:

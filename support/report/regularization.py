@@ -1,6 +1,6 @@
 """The tables of README.md on regularization, as Markdown, made from records."""
 
-from support.plan import (
+from support.report.plan import (
     ALL_AUGMENTED,
     CHOICES,
     HELD_OUT,
@@ -14,9 +14,9 @@ from support.plan import (
     SHORT_RECIPE,
     TECHNIQUES,
 )
-from support.records import Records, accuracies, epochs_of, final_values
-from support.stats import holm, paired_difference, paired_p_value
-from support.tables import plus_minus, seeds_and_epochs, spread
+from support.report.records import Records, accuracies, epochs_of, final_values
+from support.report.stats import holm, paired_difference, paired_p_value
+from support.report.tables import plus_minus, seeds_and_epochs, spread
 
 Runs = list[dict]  # the records of a row, one per seed
 
