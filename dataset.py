@@ -10,25 +10,15 @@ tensor, so that making a batch is one indexing operation:
         ...  # float32 [64, 1, 28, 28], int64 [64]
 """
 
-import contextlib
 import copy
 import functools
-import hashlib
-import io
-import itertools
 import math
 import os
-import posixpath
-import re
-import struct
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import (
     BatchSampler,
@@ -38,20 +28,16 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
 )
-from tqdm import tqdm
 
 from support.download import download_mnist
-from support.files import DataError, atomic_write
+from support.files import DataError
+from support.mnist_files import SIZE, read_split
 
 DEFAULT_DATA_DIR = Path("/data/MNIST_assignment")
 DOWNLOAD_DIR = Path(__file__).resolve().parent / "data" / "MNIST_assignment"
 SPLITS = ("train", "test")
-SIZE = 28  # width and height in pixels
 PIXEL = 2 / SIZE  # one pixel in the coordinates of grid_sample, which run from -1 to 1
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COMPRESSED = {b"\x1f\x8b\x08": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
-MAX_PNG_BYTES = 1 << 20  # far above any 28x28 PNG; keeps a huge file out of memory
 
 
 class MNIST(Dataset):
@@ -234,156 +220,3 @@ def find_split(folder: Path, split: str) -> Path | None:
         if path.exists():
             return path
     return None
-
-
-def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read all images and labels of a tar or folder: uint8 [N, 28, 28], int64 [N], by file name.
-
-    The decoded pixels of a tar are cached in the user's cache folder under the tar's SHA-256.
-    """
-    tar_path = path.with_name(path.name + ".tar")
-    if tar_path.exists() and not path.exists():
-        path = tar_path
-    if path.is_dir():
-        return decode_images(path, folder_members(path))
-
-    if path.exists() and not path.is_file():  # reading a named pipe would wait forever
-        raise DataError(f"{path}: is not a file; put a tar or a folder there")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = Path(user_cache, "mnist-lenet5", f"{digest}.npz")
-    arrays = load_cache(cache)
-    if arrays is None:
-        arrays = decode_images(path, tar_members(path))
-        # The cache only saves time: a full disk must not stop a run.
-        with contextlib.suppress(OSError), atomic_write(cache) as file:
-            np.savez(file, images=arrays[0], labels=arrays[1])
-    return arrays
-
-
-def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the two arrays of a cache file; None if it is missing, damaged or something else."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
-        return None
-    valid = images.dtype == np.uint8 and images.shape == (len(labels), SIZE, SIZE)
-    return (images, labels) if valid and labels.dtype == np.int64 else None
-
-
-def decode_images(
-    path: Path, members: Iterable[tuple[str, bytes]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode (name, PNG) pairs to uint8 [N, 28, 28] and int64 [N], ordered by name.
-    Errors name `path` and the member."""
-    names, labels, pixels = [], [], bytearray()
-    bar = tqdm(members, f"reading {path.name}", unit=" images", leave=False, disable=None)
-    for name, png in bar:
-        try:
-            labels.append(label_of(name))
-            pixels += decode_png(png)
-        except DataError as error:
-            raise DataError(f"{path}: {name} {error}; replace it or take it out") from error
-        names.append(name)
-
-    if not names:
-        raise DataError(f"{path}: holds no image; fill it with PNGs named {{number}}_{{label}}.png")
-    for first, second in itertools.pairwise(sorted(map(posixpath.normpath, names))):
-        if first == second:
-            raise DataError(f"{path}: holds {first} twice; take one out")
-    folders = {folder for name in names for folder in name.split("/")[:-1]}
-    if "train" in folders and "test" in folders:
-        raise DataError(f"{path}: holds both train/ and test/; make a tar of each")
-    order = sorted(range(len(names)), key=lambda index: names[index])
-    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
-    return images[order], np.array(labels, np.int64)[order]
-
-
-def decode_png(png: bytes) -> bytes:
-    """Decode a 28x28 8-bit grayscale PNG to its 28 * 28 pixels, row by row.
-
-    Raises:
-        DataError: it is damaged, or another kind of image. The caller adds its name.
-    """
-    if not png.startswith(PNG_SIGNATURE):
-        raise DataError("is not a PNG")
-    if len(png) > MAX_PNG_BYTES:
-        raise DataError(
-            f"is longer than {MAX_PNG_BYTES:,} bytes, too large for a {SIZE}x{SIZE} PNG"
-        )
-    if len(png) >= 24:  # the header's width and height, before Pillow warns of a huge image
-        check_size(*struct.unpack_from(">II", png, 16))
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            check_size(*image.size)
-            if image.mode != "L":
-                raise DataError(f"is not 8-bit grayscale (it has Pillow's mode {image.mode})")
-            # Checks the checksums, which decoding does not; the image must then be reopened.
-            image.verify()
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return image.tobytes()
-    except DataError:
-        raise
-    except Exception as error:  # Pillow reports a malformed PNG with errors of many types
-        raise DataError(f"is damaged or cut off ({error})") from error
-
-
-def check_size(width: int, height: int) -> None:
-    if (width, height) != (SIZE, SIZE):
-        raise DataError(f"is {width}x{height} pixels, not {SIZE}x{SIZE}")
-
-
-def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each visible file in a folder."""
-    for file in path.iterdir():
-        if not is_visible(file.name):
-            continue
-        if not file.is_file():  # opening a pipe or a device would wait forever
-            raise DataError(f"{file}: is not a file; keep only PNGs in {path}")
-        with open(file, "rb") as opened:
-            yield file.name, opened.read(MAX_PNG_BYTES + 1)
-
-
-def tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each file in a tar, without extracting anything to disk."""
-    again = "make or download the tar again"
-    with open(path, "rb") as file:
-        start = file.read(max(map(len, COMPRESSED)))
-        for signature, kind in COMPRESSED.items():
-            if start.startswith(signature):
-                raise DataError(f"{path}: is compressed ({kind}); unpack it to a plain tar")
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    tar.members.clear()  # tarfile keeps every header: 60,000 of them take 70 MB
-                    if member.isdir() or not is_visible(member.name):
-                        continue
-                    if not member.isreg() or member.issparse():
-                        raise DataError(
-                            f"{path}: {member.name} is not a plain file; store the image itself"
-                        )
-                    file.seek(member.offset_data)
-                    yield member.name, file.read(min(member.size, MAX_PNG_BYTES + 1))
-                end = tar.offset
-        except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
-            raise DataError(f"{path}: is not a tar, or is cut off ({error}); {again}") from error
-        # tarfile silently stops at a damaged header; but a complete tar ends in blocks of zeros.
-        file.seek(end)
-        rest = file.read()
-    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
-        raise DataError(f"{path}: is cut off or damaged at byte {end:,}; {again}")
-
-
-def is_visible(name: str) -> bool:
-    """Return False for hidden files, which macOS adds (`._5.png`, `.DS_Store`)."""
-    return not name.rpartition("/")[2].startswith(".")
-
-
-def label_of(name: str) -> int:
-    match = re.fullmatch(r".*_([0-9])\.png", name.rpartition("/")[2])
-    if match is None:
-        raise DataError("is not named {number}_{label}.png with a label 0-9")
-    return int(match[1])
