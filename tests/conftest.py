@@ -1,12 +1,16 @@
+"""What several test files use; above all `start`, which starts a run."""
+
+import importlib
 import os
 import signal
 import subprocess
+import sys
 
+import matplotlib
 import pytest
 import torch
-from helpers import write_data
+from helpers import ROOT, write_data
 
-import main
 from support.files import run_program
 
 
@@ -14,6 +18,10 @@ def pytest_configure():
     """Two tests run at once (pyproject.toml), so each has one thread, and a core for it."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    # One font cache for all tests and processes, made before they start: otherwise each would make
+    # its own under `own_cache`, and say so on stderr where that takes long.
+    os.environ["MPLCONFIGDIR"] = matplotlib.get_cachedir()
+    importlib.import_module("matplotlib.font_manager")
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +38,98 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
+def results(tmp_path):
+    """Where `start` lets a run write."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def start(data_dir, tmp_path, capsys):
+    """Starts a run, and checks its exit code:
+
+        start("--epochs", 2)                 python main.py --epochs 2, in this process
+        start("--lr", "1e20", code=1)        one that must fail
+        start(..., process=True)             in a process of its own: slower by 3 s
+        start(..., processes=2)              in two processes, under torchrun
+        start(..., wait=False)               in a process that still runs: a subprocess.Popen
+        start("--seeds", 2, program="report")
+
+    A run is on the CPU, reads `data` and writes to `results`, unless its arguments say otherwise.
+    More keyword arguments are those of subprocess.Popen; `prefix` comes before the command.
+
+    Returns: subprocess.CompletedProcess, with returncode, stdout and stderr.
+    """
+    started = []
+
+    def start(
+        *arguments,
+        data=data_dir,
+        results=tmp_path / "results",
+        program="main",
+        code=0,
+        process=False,
+        processes=None,
+        wait=True,
+        **popen,
+    ):
+        command = ["--data-dir", data, "--results-dir", results, *arguments]
+        if program == "main":
+            command = ["--device", "cpu", *command]
+        command = [str(argument) for argument in command]
+        if not (process or processes or not wait or popen):
+            done = run_here(program, command, capsys)
+        else:
+            running = start_process(program, command, processes, **popen)
+            started.append(running)
+            if not wait:
+                return running
+            stdout, stderr = running.communicate(timeout=300)
+            done = subprocess.CompletedProcess(command, running.returncode, stdout, stderr)
+        assert done.returncode == code, done.stderr
+        return done
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield start
+    for number, handler in handlers.items():  # which run_program changes
+        signal.signal(number, handler)
+    for running in started:
+        running.kill()
+        running.communicate()
+
+
+def run_here(program, command, capsys):
+    """What a user sees of `python PROGRAM.py COMMAND`, found without a process of its own."""
+    entry = getattr(importlib.import_module(program), program)  # main.main, report.report
+    capsys.readouterr()
+    code = 0
+    try:
+        run_program(lambda: entry(command), resume_hint="the same command with --resume")
+    except SystemExit as exit_:
+        code = exit_.code or 0
+    stdout, stderr = capsys.readouterr()
+    if isinstance(code, str):  # Python prints it, and exits with 1
+        code, stderr = 1, stderr + code + "\n"
+    return subprocess.CompletedProcess(command, code, stdout, stderr)
+
+
+def start_process(program, command, processes=None, prefix=(), stdout=subprocess.PIPE, **popen):
+    """`python PROGRAM.py COMMAND`, or, under torchrun, that many of it."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*prefix, sys.executable, *(torchrun if processes else []), ROOT / f"{program}.py", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
+
+
+# --- older names, until their users are converted ---------------------------------------------
+
+
+@pytest.fixture
 def start_here(capsys):
-    """Runs a program as `run_program` does, and returns what its user sees of it, but in this
-    process: one of its own takes 3 s."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def start(program) -> subprocess.CompletedProcess:
@@ -54,5 +151,5 @@ def start_here(capsys):
 
 @pytest.fixture
 def main_here(start_here):
-    """`python main.py ARGUMENTS`, in this process."""
+    main = importlib.import_module("main")
     return lambda *arguments: start_here(lambda: main.main([*map(str, arguments)]))
