@@ -116,7 +116,13 @@ def start_process(program, command, processes=None, prefix=(), stdout=subprocess
     """`python PROGRAM.py COMMAND`, or, under torchrun, that many of it."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [*prefix, sys.executable, *(torchrun if processes else []), ROOT / f"{program}.py", *command],
+        [
+            *prefix,
+            sys.executable,
+            *(torchrun if processes else []),
+            ROOT / f"{program}.py",
+            *command,
+        ],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
