@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import ROOT, write_data
 
+from support import run_files
 from support.files import run_program
 
 
@@ -41,6 +42,12 @@ def data_dir(tmp_path):
 def results(tmp_path):
     """Where `start` lets a run write."""
     return tmp_path / "results"
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Runs in this process draw nothing: it takes most of a short run."""
+    monkeypatch.setattr(run_files, "save_run_plot", lambda *_: None)
 
 
 @pytest.fixture
@@ -112,17 +119,12 @@ def run_here(program, command, capsys):
     return subprocess.CompletedProcess(command, code, stdout, stderr)
 
 
-def start_process(program, command, processes=None, prefix=(), stdout=subprocess.PIPE, **popen):
+def start_process(program, command, processes, prefix=(), stdout=subprocess.PIPE, **popen):
     """`python PROGRAM.py COMMAND`, or, under torchrun, that many of it."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    python = [*prefix, sys.executable, *(torchrun if processes else [])]
     return subprocess.Popen(
-        [
-            *prefix,
-            sys.executable,
-            *(torchrun if processes else []),
-            ROOT / f"{program}.py",
-            *command,
-        ],
+        [*python, ROOT / f"{program}.py", *command],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
