@@ -1,6 +1,8 @@
 """Reading: what is in the files is what comes out, in order, whatever holds it."""
 
 import io
+import itertools
+import math
 import os
 import random
 import tarfile
@@ -90,6 +92,20 @@ def test_one_sample_is_scaled_and_normalized(tar, digits):
     np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-5)
 
 
+def test_normalize_subtracts_the_mean_and_divides_by_the_standard_deviation():
+    pixels = np.arange(256, dtype=np.uint8)
+    expected = (pixels / 255 - 0.1307) / 0.3081  # float64
+    normalized = normalize(torch.from_numpy(pixels))
+    assert normalized.dtype == torch.float32
+    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
+
+
+def test_normalize_leaves_its_input_alone():
+    pixels = torch.full((2, 2), 255.0)
+    normalize(pixels)
+    assert pixels.unique().tolist() == [255]
+
+
 @pytest.mark.parametrize("indices", [[4, 0, 24], torch.tensor([4, 0, 24])])
 def test_indices_give_a_batch_of_the_same_samples(tar, indices):
     trn_set = MNIST(tar)
@@ -137,6 +153,41 @@ def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
     ordered = data_loader(trn_set, 10, shuffle=False)
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
+
+
+def augment_pixel_by_pixel(images):
+    """What `augment` computes, from the same random numbers, in the plainest way: in pixels from
+    the center, one output pixel at a time."""
+    count = len(images)
+    limits = (math.radians(12), 0.15, 0.12, 2.0, 2.0)
+    draws = [torch.empty(count).uniform_(-limit, limit).tolist() for limit in limits]
+    bends = 0.5 * torch.randn(count, 2, 7, 7).double().numpy()  # in x, in y
+    centers = np.linspace(-14, 14, 7)  # of the bumps that bend, in x and in y
+    output = np.empty(images.shape)
+    for b, (angle, shear, scale, shift_x, shift_y) in enumerate(zip(*draws, strict=True)):
+        for row, column in itertools.product(range(28), range(28)):
+            x, y = column - 13.5, row - 13.5
+            across, down = (np.exp(-((at - centers) ** 2) / (2 * 4**2)) for at in (x, y))
+            bumps = np.outer(down, across)
+            bend_x, bend_y = (bends[b] * bumps).sum(axis=(1, 2)) / np.sqrt((bumps**2).sum())
+            x = x + shear * y
+            cos, sin = math.cos(angle), math.sin(angle)
+            x, y = cos * x - sin * y, sin * x + cos * y
+            x, y = (1 + scale) * x + shift_x + bend_x, (1 + scale) * y + shift_y + bend_y
+            x, y = min(max(x + 13.5, 0), 27), min(max(y + 13.5, 0), 27)  # outside is the border
+            left, top = min(int(x), 26), min(int(y), 26)
+            square = images[b, 0, top : top + 2, left : left + 2].double().numpy()
+            right, below = x - left, y - top  # bilinear interpolation
+            output[b, 0, row, column] = [1 - below, below] @ square @ [1 - right, right]
+    return output
+
+
+def test_augment_samples_rotated_sheared_scaled_shifted_and_bent_images():
+    images = torch.from_numpy(np.random.default_rng(0).random((6, 1, 28, 28), dtype=np.float32))
+    torch.manual_seed(1)
+    augmented = augment(images)
+    torch.manual_seed(1)
+    np.testing.assert_allclose(augmented.numpy(), augment_pixel_by_pixel(images), atol=1e-5)
 
 
 def test_augment_deforms_every_image_in_its_own_way():
@@ -374,12 +425,6 @@ def test_a_pipe_in_place_of_a_tar_is_refused_and_not_waited_for(tmp_path):
 def test_a_folder_may_be_named_like_the_start_of_a_compressed_file(tmp_path, digits):
     members = {f"BZ/{name}": png for name, png in make_members(*digits).items()}
     assert len(MNIST(write_tar(tmp_path / "train.tar", members))) == len(digits[1])
-
-
-def test_normalize_leaves_its_input_alone():
-    pixels = torch.full((2, 2), 255.0)
-    normalize(pixels)
-    assert pixels.unique().tolist() == [255]
 
 
 @pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
