@@ -25,6 +25,14 @@ def pytest_configure():
     importlib.import_module("matplotlib.font_manager")
 
 
+def pytest_runtest_setup(item):
+    """Skips what needs more GPUs than there are: one, or cuda(devices=2)."""
+    for marker in item.iter_markers("cuda"):
+        devices = marker.kwargs.get("devices", 1)
+        if torch.cuda.device_count() < devices:
+            pytest.skip(f"needs {devices} CUDA device(s)")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Keeps the tests' decoded pixels out of the user's cache folder."""

@@ -219,7 +219,7 @@ def test_augment_moves_a_digit_by_a_few_pixels_at_most_and_on_average_not():
         assert shift.abs().max() < 5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_a_set_on_cuda_makes_the_same_batches_there(tar):
     here, there = MNIST(tar), MNIST(tar, transform=augment).to(torch.device("cuda"))
     images, labels = there[torch.arange(5)]
