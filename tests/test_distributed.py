@@ -1,65 +1,153 @@
-"""One run by several processes: the same numbers as by one, and an end when one of them dies."""
+"""Where a run computes; by several processes: the same numbers as by one, and an end when one of
+them dies."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, write_data
+import torch
+from helpers import metrics_of, write_data
+from torch import nn
 
-import main
-from support.checkpoint import load_checkpoint
+from support.checkpoint import load_checkpoint, load_model
+from support.distributed import device_name, distribute, pick_device, set_up_cpu
+from support.files import RunError
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-
-
-def torchrun(processes, *arguments, **options):
-    return subprocess.Popen(
-        [*TORCHRUN, f"--nproc-per-node={processes}", ROOT / "main.py", *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+# --- device and threads -----------------------------------------------------------------------
 
 
-def history_of(results):
-    return json.loads((results / "metrics/lenet5.json").read_text())["history"]
+@pytest.fixture
+def devices(monkeypatch):
+    """Makes torch find these devices, and no others."""
+
+    def find(*kinds):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+
+    return find
 
 
-def same_to_1e_4(history, other):
+@pytest.fixture
+def under_torchrun(monkeypatch):
+    """As in the second of four processes on this machine."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The numbers of threads that are asked of torch."""
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("found", "picked"),
+    [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")],
+)
+def test_auto_is_the_fastest_device_that_is_there(devices, found, picked):
+    devices(*found)
+    assert pick_device("auto") == torch.device(picked)
+    assert pick_device("cpu") == torch.device("cpu")
+    assert all(pick_device(kind) == torch.device(kind) for kind in found)
+
+
+def test_a_device_that_is_not_there_is_refused(devices):
+    devices("mps")
+    with pytest.raises(RunError, match=r"^--device cuda: "):
+        pick_device("cuda")
+
+
+def test_under_torchrun_each_process_has_its_own_gpu(devices, under_torchrun):
+    devices("cuda")
+    assert pick_device("auto") == torch.device("cuda", 1)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_torch_chooses_the_number_of_threads_unless_it_is_given(threads):
+    set_up_cpu(None)
+    assert threads == []
+    set_up_cpu(3)
+    assert threads == [3]
+
+
+def test_under_torchrun_the_processes_of_a_machine_share_its_cores(threads, under_torchrun):
+    set_up_cpu(None)
+    assert threads == [2]  # nine cores for four processes
+    set_up_cpu(3)
+    assert threads == [2, 3]
+
+
+def test_more_processes_than_cores_have_a_thread_each(threads, under_torchrun, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    set_up_cpu(None)
+    assert threads == [1]
+
+
+def test_the_cpu_is_described_with_its_threads(monkeypatch):
+    for threads, description in ((1, "cpu (1 thread)"), (8, "cpu (8 threads)")):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert device_name(torch.device("cpu")) == description
+
+
+def test_without_torchrun_the_network_stays_as_it_is():
+    model = nn.Linear(2, 2)
+    assert distribute(model) is model
+
+
+# --- several processes ------------------------------------------------------------------------
+
+
+def assert_same_history(results, expected, name="lenet5"):
+    history, other = (metrics_of(folder, name)["history"] for folder in (results, expected))
     assert len(history) == len(other)
-    for entry, expected in zip(history, other, strict=True):
+    for entry, wanted in zip(history, other, strict=True):
         for quantity in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
-            assert entry[quantity] == pytest.approx(expected[quantity], abs=1e-4), quantity
+            assert entry[quantity] == pytest.approx(wanted[quantity], abs=1e-4), quantity
+
+
+def assert_same_weights(results, expected):
+    one, other = (load_model(folder / "checkpoints/lenet5.pt") for folder in (results, expected))
+    for weight, wanted in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(weight, wanted, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_several_processes_train_as_one_and_go_on_for_another_number(tmp_path, processes):
-    data = write_data(tmp_path / "data", train=203, test=53)  # neither divides evenly
-    options = ["--batch-size", "25", "--lr", "0.05", "--data-dir", str(data)]
+def test_several_processes_train_as_one_and_go_on_for_another_number(
+    start, tmp_path, without_plots, processes
+):
+    data = write_data(tmp_path / "odd", train=203, test=53)  # neither divides evenly
     alone, together = tmp_path / "alone", tmp_path / "together"
-    main.main([*options, "--epochs", "3", "--results-dir", str(alone)])
+    arguments = ["--batch-size", 25, "--lr", 0.05, "--schedule", "constant"]
+    arguments += ["--momentum", 0.9, "--weight-decay", 0.01, "--augment"]
+    start(*arguments, "--epochs", 3, data=data, results=alone)
+    start(*arguments, "--epochs", 1, data=data, results=together)
+    more = [*arguments, "--epochs", 3, "--resume"]
+    process = start(*more, data=data, results=together, processes=processes)
+    assert_same_history(together, alone)
+    assert_same_weights(together, alone)
 
-    main.main([*options, "--epochs", "1", "--results-dir", str(together)])
-    run = torchrun(processes, *options, "--epochs", 3, "--resume", "--results-dir", together)
-    stdout, stderr = run.communicate(timeout=200)
-    assert run.returncode == 0, stderr
-    same_to_1e_4(history_of(together), history_of(alone))
-    assert [line[:9] for line in stdout.splitlines()[1:3]] == ["epoch 2/3", "epoch 3/3"]
-    assert len(stdout.splitlines()) == 6  # the title, two epochs, three files: each once
+    title, *epochs, _, _, _ = process.stdout.splitlines()  # each of them once
+    assert f"on {processes} times cpu (1 thread): 203 training and 53 test images" in title
+    assert [line[:9] for line in epochs] == ["epoch 2/3", "epoch 3/3"]
     assert sorted(path.suffix for path in together.rglob("*.*")) == [".json", ".png", ".pt"]
 
-    # What several left, one can take up.
-    more = [*options, "--epochs", "4", "--resume"]
-    for results in (alone, together):
-        main.main([*more, "--results-dir", str(results)])
-    same_to_1e_4(history_of(together), history_of(alone))
+    for results in (alone, together):  # what several left, one can take up
+        start(*arguments, "--epochs", 4, "--resume", data=data, results=results)
+    assert_same_history(together, alone)
+
+
+@pytest.mark.cuda(devices=2)
+def test_several_gpus_train_as_one(start, tmp_path):
+    arguments = ["--device", "cuda", "--epochs", 2, "--batch-size", 25, "--lr", 0.05]
+    start(*arguments, results=tmp_path / "alone")
+    start(*arguments, results=tmp_path / "together", processes=2)
+    assert_same_history(tmp_path / "together", tmp_path / "alone")
 
 
 def children_of(process):
@@ -67,10 +155,12 @@ def children_of(process):
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_when_one_process_is_killed_all_end_and_the_run_can_go_on(tmp_path, data_dir, victim):
-    options = ["--data-dir", data_dir, "--results-dir", tmp_path, "--resume"]
-    run = torchrun(2, *options, "--epochs", 100_000)
-    checkpoint = tmp_path / "checkpoints/lenet5.pt"
+def test_when_one_process_is_killed_all_end_and_the_run_can_go_on(
+    start, results, without_plots, victim
+):
+    arguments = ["--model", "mlp", "--schedule", "constant", "--resume"]
+    run = start(*arguments, "--epochs", 100_000, processes=2, wait=False)
+    checkpoint = results / "checkpoints/mlp.pt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -87,21 +177,18 @@ def test_when_one_process_is_killed_all_end_and_the_run_can_go_on(tmp_path, data
 
     finished = load_checkpoint(checkpoint)["epoch"]
     assert finished > 0
-    main.main([*map(str, options), "--epochs", str(finished + 1)])
-    assert [entry["epoch"] for entry in history_of(tmp_path)] == [*range(1, finished + 2)]
+    start(*arguments, "--epochs", finished + 1)
+    epochs = [entry["epoch"] for entry in metrics_of(results, "mlp")["history"]]
+    assert epochs == [*range(1, finished + 2)]
 
 
-def test_missing_data_ends_every_process(tmp_path):
-    run = torchrun(2, "--data-dir", tmp_path, "--results-dir", tmp_path / "results")
-    _, stderr = run.communicate(timeout=60)
-    assert run.returncode != 0
-    assert f"error: {tmp_path}: holds neither train.tar" in stderr
+@pytest.mark.slow
+def test_missing_data_ends_every_process(start, tmp_path):
+    process = start(data=tmp_path, processes=2, code=1)
+    assert f"error: {tmp_path}: holds neither train.tar" in process.stderr
 
 
-def test_an_error_of_the_first_process_ends_the_others(tmp_path, data_dir):
-    results = tmp_path / "results"
+def test_an_error_of_the_first_process_ends_the_others(start, results):
     results.write_text("a file where the folder should be")
-    run = torchrun(2, "--data-dir", data_dir, "--results-dir", results)
-    _, stderr = run.communicate(timeout=60)
-    assert run.returncode != 0
-    assert f"error: {results}" in stderr
+    process = start(processes=2, code=1)
+    assert f"error: {results}" in process.stderr
