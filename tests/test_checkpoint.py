@@ -1,33 +1,42 @@
 """A run that was stopped, however, and resumed ends as one that never was."""
 
-import json
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from helpers import ROOT, write_data
+from helpers import metrics_of, write_data
+from torch import nn
 
 import main
-from support.checkpoint import CHECKPOINT_FORMAT, load_checkpoint, write_checkpoint
+from dataset import MNIST
+from support.checkpoint import (
+    CHECKPOINT_FORMAT,
+    fingerprint,
+    load_checkpoint,
+    load_model,
+    make_ema,
+    write_checkpoint,
+)
 from support.files import RunError
+from support.run_files import run_files, run_lock
+
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 EVERYTHING = [
-    *("--device", "cpu", "--threads", "1", "--epochs", "5", "--batch-size", "32", "--lr", "0.05"),
-    *("--schedule", "onecycle", "--augment", "--dropout", "0.2", "--weight-decay", "0.001"),
-    *("--label-smoothing", "0.1", "--ema", "0.95", "--no-aug-epochs", "2"),
+    *("--threads", 1, "--batch-size", 32, "--lr", 0.05, "--schedule", "onecycle"),
+    *("--augment", "--no-aug-epochs", 2, "--dropout", 0.2, "--weight-decay", 0.001),
+    *("--label-smoothing", 0.1, "--ema", 0.95),
 ]
+PLAIN = ["--batch-size", 32, "--lr", 0.05, "--schedule", "constant"]
 
 
 def state_of(results, name="lenet5"):
     """All that a run ends with, but for how long it took."""
     checkpoint = torch.load(results / f"checkpoints/{name}.pt", weights_only=True)
-    metrics = json.loads((results / f"metrics/{name}.json").read_text())
+    metrics = metrics_of(results, name)
     for entry in [*checkpoint["history"], *metrics["history"]]:
         del entry["seconds"]
     return checkpoint, metrics
@@ -49,58 +58,81 @@ def assert_same(left, right):
         assert left == right
 
 
-def options(data_dir, results, *more):
-    return [*EVERYTHING, "--data-dir", str(data_dir), "--results-dir", str(results), *more]
+def stop_in_epoch(monkeypatch, number, stop):
+    """Calls `stop` when that epoch begins."""
+    train, epochs = main.train, []
+
+    def stopped(*arguments):
+        epochs.append(1)
+        if len(epochs) == number:
+            stop()
+        return train(*arguments)
+
+    monkeypatch.setattr(main, "train", stopped)
 
 
-def start_run(data_dir, results, *more):
-    return start_program("main.py", *options(data_dir, results, *more))
+# --- stopped and resumed ----------------------------------------------------------------------
 
 
-def start_program(program, *arguments):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / program), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs, such as these tests may be, are started deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def wait_for_epoch(process, number):
-    for line in process.stdout:
-        if re.match(f"epoch +{number}/", line):
-            return
-    raise AssertionError(process.stderr.read())
-
-
-def test_resuming_after_any_epoch_changes_no_bit(data_dir, tmp_path, monkeypatch):
-    main.main(options(data_dir, tmp_path / "whole"))
-    train = main.train
-    for stop in (1, 3, 4):
-        results = tmp_path / f"stopped{stop}"
-        calls = []
-
-        def stopped(*args, calls=calls, stop=stop):
-            calls.append(1)
-            if len(calls) > stop:
-                raise KeyboardInterrupt
-            return train(*args)
-
+@pytest.mark.parametrize(("optimizer", "epochs"), [("sgd", [2, 4, 5]), ("muon", [3])])
+def test_resuming_after_any_epoch_changes_no_bit(start, tmp_path, monkeypatch, optimizer, epochs):
+    arguments = [*EVERYTHING, "--epochs", 5, "--optimizer", optimizer]
+    start(*arguments, results=tmp_path / "whole")
+    for epoch in epochs:
+        results = tmp_path / f"stopped{epoch}"
         with monkeypatch.context() as patch:
-            patch.setattr(main, "train", stopped)
-            with pytest.raises(KeyboardInterrupt):
-                main.main(options(data_dir, results))
-        main.main(options(data_dir, results, "--resume"))
+            stop_in_epoch(patch, epoch, lambda: signal.raise_signal(signal.SIGTERM))
+            start(*arguments, results=results, code=143)
+        start(*arguments, "--resume", results=results)
         assert_same(state_of(results), state_of(tmp_path / "whole"))
 
 
-def kill_and_resume(data_dir, tmp_path, rounds, rng):
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(
+    start, tmp_path, optimizer
+):
+    arguments = [*PLAIN, "--ema", 0.9, "--augment", "--optimizer", optimizer]
+    for epochs in (2, 5):
+        start(*arguments, "--epochs", epochs, "--resume", results=tmp_path / "raised")
+    start(*arguments, "--epochs", 5, results=tmp_path / "whole")
+    assert_same(state_of(tmp_path / "raised")[0], state_of(tmp_path / "whole")[0])
+
+
+def test_a_finished_run_stays_as_it_is(start, results):
+    start(*EVERYTHING, "--epochs", 2)
+    before = state_of(results)
+    start(*EVERYTHING, "--epochs", 2, "--resume")
+    assert_same(state_of(results), before)
+
+
+def test_resuming_before_there_is_a_checkpoint_starts_from_the_beginning(start, results):
+    process = start(*PLAIN, "--epochs", 1, "--resume")
+    checkpoint = results / "checkpoints/lenet5.pt"
+    assert process.stdout.startswith(f"{checkpoint}: does not exist yet; ")
+    assert load_checkpoint(checkpoint)["epoch"] == 1
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_its_last_epoch(
+    start, results, monkeypatch, sent, code
+):
+    # A shell's background jobs, such as these tests may be, are started deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop_in_epoch(monkeypatch, 3, lambda: signal.raise_signal(sent))
+    process = start(*EVERYTHING, "--epochs", 5, code=code)
+    [line] = process.stderr.splitlines()
+    assert "--resume" in line
+    assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 2
+    assert os.listdir(results / "checkpoints") == ["lenet5.pt"]
+    assert os.listdir(results / "metrics") == ["lenet5.json"]
+
+
+def kill_and_resume(start, tmp_path, rounds, rng):
     """Kills a run at random moments and resumes it, `rounds` times; then lets it end."""
     results = tmp_path / "killed"
+    arguments = [*EVERYTHING, "--epochs", 5]
     for _ in range(rounds):
-        process = start_run(data_dir, results, "--resume")
+        process = start(*arguments, "--resume", results=results, wait=False)
         line = process.stdout.readline()
         assert line, process.stderr.read()
         time.sleep(rng.uniform(0, 1.0))
@@ -108,155 +140,134 @@ def kill_and_resume(data_dir, tmp_path, rounds, rng):
         process.communicate()
         if (results / "checkpoints/lenet5.pt").exists():
             load_checkpoint(results / "checkpoints/lenet5.pt")  # whole, whenever it died
-    main.main(options(data_dir, results, "--resume"))
-    main.main(options(data_dir, tmp_path / "whole"))
+    start(*arguments, "--resume", results=results)
+    start(*arguments, results=tmp_path / "whole")
     assert_same(state_of(results), state_of(tmp_path / "whole"))
     assert sorted(os.listdir(results / "checkpoints")) == ["lenet5.pt"]
 
 
-def test_killed_at_random_moments(data_dir, tmp_path):
-    kill_and_resume(data_dir, tmp_path, rounds=2, rng=random.Random(1))
-
-
-@pytest.mark.parametrize(
-    "written",
-    ["checkpoints/.lenet5.pt", pytest.param("metrics/.lenet5.json", marks=pytest.mark.slow)],
-)
-def test_killed_while_a_file_is_being_written(data_dir, tmp_path, written):
-    results = tmp_path / "killed"
-    script = (
-        "import main, os, sys, time\n"
-        "os.fsync = lambda file: time.sleep(0.3)\n"  # a slow disk: most of the time goes into it
-        "main.main(sys.argv[1:])"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *options(data_dir, results)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_epoch(process, 2)
-    deadline = time.monotonic() + 60
-    while not list(results.glob(f"{written}.*.part")):
-        assert time.monotonic() < deadline
-    process.kill()
-    process.communicate()
-    assert list(results.glob(f"{written}.*.part")), "it was killed half-way"
-    assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] >= 2
-
-    main.main(options(data_dir, results, "--resume"))
-    main.main(options(data_dir, tmp_path / "whole"))
-    assert_same(state_of(results), state_of(tmp_path / "whole"))
-    assert not list(results.rglob("*.part"))
+def test_a_run_killed_at_random_moments_goes_on(start, tmp_path):
+    kill_and_resume(start, tmp_path, rounds=2, rng=random.Random(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_many_random_moments(data_dir, tmp_path, seed):
-    kill_and_resume(data_dir, tmp_path, rounds=5, rng=random.Random(seed))
+def test_a_run_killed_at_many_random_moments_goes_on(start, tmp_path, seed):
+    kill_and_resume(start, tmp_path, rounds=5, rng=random.Random(seed))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(
-    data_dir, tmp_path, optimizer
-):
-    common = ["--data-dir", str(data_dir), "--device", "cpu", "--ema", "0.9", "--augment"]
-    common += ["--optimizer", optimizer]
-    for epochs in ("2", "5"):
-        results = ["--results-dir", str(tmp_path / "raised"), "--epochs", epochs, "--resume"]
-        main.main([*common, *results])
-    main.main([*common, "--results-dir", str(tmp_path / "whole"), "--epochs", "5"])
-    assert_same(state_of(tmp_path / "raised")[0], state_of(tmp_path / "whole")[0])
+DIES_WHILE_WRITING = """
+import os, signal
+
+written = 0
+
+def fsync(file):
+    global written
+    written += os.readlink(f"/proc/self/fd/{file}").count(os.environ["DIES_WRITING"])
+    if written == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.fsync = fsync
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "epochs"),
+    [
+        ("checkpoints/.lenet5.pt", 2),
+        pytest.param("metrics/.lenet5.json", 3, marks=pytest.mark.slow),
+        pytest.param("plots/.lenet5.png", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_while_it_writes_a_file_goes_on(start, tmp_path, file, epochs):
+    (tmp_path / "sitecustomize.py").write_text(DIES_WHILE_WRITING)  # Python runs it at its start
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DIES_WRITING": file}
+    results = tmp_path / "killed"
+    arguments = [*EVERYTHING, "--epochs", 5]
+    start(*arguments, results=results, env=environment, code=-signal.SIGKILL)
+    assert list(results.glob(f"{file}.*.part")), "it was killed half-way"
+    assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == epochs
+
+    start(*arguments, "--resume", results=results)
+    start(*arguments, results=tmp_path / "whole")
+    assert_same(state_of(results), state_of(tmp_path / "whole"))
+    assert not list(results.rglob("*.part"))
+
+
+def test_of_two_runs_of_one_name_the_second_is_refused(start, results):
+    with run_lock(run_files(results, "lenet5")):
+        process = start(*PLAIN, "--epochs", 1, code=1)
+        assert "another run of this name" in process.stderr
+        start(*PLAIN, "--epochs", 1, "--name", "other")
+    start(*PLAIN, "--epochs", 1)  # the first has ended: its name is free
+
+
+# --- refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("change", "setting"),
     [
         (["--optimizer", "muon"], "--optimizer"),
-        (["--lr", "0.1"], "--lr"),
-        (["--batch-size", "50"], "--batch-size"),
-        (["--seed", "5"], "--seed"),
-        (["--dropout", "0"], "--dropout"),
+        (["--lr", 0.1], "--lr"),
+        (["--batch-size", 50], "--batch-size"),
+        (["--seed", 5], "--seed"),
+        (["--dropout", 0], "--dropout"),
         (["--schedule", "constant"], "--schedule"),
-        (["--epochs", "9"], "--epochs"),
+        (["--epochs", 9], "--epochs"),
         (["--model", "mlp", "--name", "lenet5"], "--model"),
     ],
 )
-def test_a_setting_that_changes_the_result_is_refused(data_dir, tmp_path, change, setting):
-    main.main(options(data_dir, tmp_path, "--epochs", "2"))
-    before = (tmp_path / "checkpoints/lenet5.pt").read_bytes()
-    with pytest.raises(RunError, match=f"^{setting} was "):
-        main.main(options(data_dir, tmp_path, "--epochs", "2", *change, "--resume"))
-    assert (tmp_path / "checkpoints/lenet5.pt").read_bytes() == before
+def test_a_setting_that_changes_the_result_is_refused(start, results, change, setting):
+    start(*EVERYTHING, "--epochs", 2)
+    before = (results / "checkpoints/lenet5.pt").read_bytes()
+    process = start(*EVERYTHING, "--epochs", 2, *change, "--resume", code=1)
+    assert process.stderr.startswith(f"error: {setting} was ")
+    assert (results / "checkpoints/lenet5.pt").read_bytes() == before
 
 
-def test_more_epochs_are_refused_where_the_last_ones_are_special(data_dir, tmp_path):
-    common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path)]
-    common += ["--augment", "--no-aug-epochs", "1"]
-    main.main([*common, "--epochs", "2"])
-    with pytest.raises(RunError, match="--epochs was 2"):
-        main.main([*common, "--epochs", "3", "--resume"])
+def test_more_epochs_are_refused_where_the_last_ones_are_special(start):
+    start(*PLAIN, "--augment", "--no-aug-epochs", 1, "--epochs", 2)
+    process = start(*(*PLAIN, "--augment", "--no-aug-epochs", 1, "--epochs", 3, "--resume"), code=1)
+    assert process.stderr.startswith("error: --epochs was 2 ")
 
 
-def test_resuming_a_short_recipe_for_longer_names_the_option_that_was_typed(data_dir, tmp_path):
-    common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--regularize"]
-    main.main([*common, "--epochs", "1"])
-    with pytest.raises(RunError, match="--epochs was 1"):
-        main.main([*common, "--epochs", "2", "--resume"])
+def test_resuming_a_short_recipe_for_longer_names_the_option_that_was_typed(start):
+    start("--regularize", "--epochs", 1)
+    process = start("--regularize", "--epochs", 2, "--resume", code=1)
+    assert process.stderr.startswith("error: --epochs was 1 ")
 
 
-def test_a_checkpoint_from_before_a_setting_came_is_one_with_its_default(data_dir, tmp_path):
-    common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path), "--augment"]
-    main.main([*common, "--epochs", "1"])
-    path = tmp_path / "checkpoints/lenet5.pt"
+def test_a_checkpoint_from_before_a_setting_came_is_one_with_its_default(start, results):
+    start(*PLAIN, "--augment", "--epochs", 1)
+    path = results / "checkpoints/lenet5.pt"
     checkpoint = load_checkpoint(path)
     del checkpoint["config"]["no_aug_epochs"]
     write_checkpoint(path, checkpoint)
-    with pytest.raises(RunError, match="--no-aug-epochs was 0"):
-        main.main([*common, "--epochs", "1", "--no-aug-epochs", "1", "--resume"])
-    main.main([*common, "--epochs", "2", "--resume"])
+    process = start(*(*PLAIN, "--augment", "--epochs", 1, "--no-aug-epochs", 1, "--resume"), code=1)
+    assert process.stderr.startswith("error: --no-aug-epochs was 0 ")
+    start(*PLAIN, "--augment", "--epochs", 2, "--resume")
     assert load_checkpoint(path)["epoch"] == 2
 
 
-def test_fewer_epochs_than_are_done_are_refused(data_dir, tmp_path):
-    common = ["--data-dir", str(data_dir), "--results-dir", str(tmp_path)]
-    main.main([*common, "--epochs", "2"])
-    with pytest.raises(RunError, match="has 2 epochs"):
-        main.main([*common, "--epochs", "1", "--resume"])
+def test_fewer_epochs_than_are_done_are_refused(start):
+    start(*PLAIN, "--epochs", 2)
+    assert "has 2 epochs" in start(*PLAIN, "--epochs", 1, "--resume", code=1).stderr
 
 
-def test_a_finished_run_stays_as_it_is(data_dir, tmp_path):
-    main.main(options(data_dir, tmp_path, "--epochs", "2"))
-    before = state_of(tmp_path)
-    main.main(options(data_dir, tmp_path, "--epochs", "2", "--resume"))
-    assert_same(state_of(tmp_path)[0], before[0])
+@pytest.mark.parametrize(("train", "test", "other"), [(190, 50, "training"), (200, 40, "test")])
+def test_other_images_are_refused(start, tmp_path, train, test, other):
+    start(*PLAIN, "--epochs", 1)
+    data = write_data(tmp_path / "other", train=train, test=test)
+    process = start(*PLAIN, "--epochs", 1, "--resume", data=data, code=1)
+    assert f"other {other} images" in process.stderr
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted(data_dir, tmp_path, sent, code):
-    process = start_run(data_dir, tmp_path / "results", "--epochs", "100000")
-    wait_for_epoch(process, 2)
-    process.send_signal(sent)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == code
-    assert len(stderr.splitlines()) == 1
-    assert "--resume" in stderr
-    checkpoint, _ = state_of(tmp_path / "results")
-    assert checkpoint["epoch"] >= 2
-    for folder, name in (("checkpoints", "pt"), ("metrics", "json"), ("plots", "png")):
-        assert os.listdir(tmp_path / "results" / folder) == [f"lenet5.{name}"]
-
-
-def test_two_runs_of_one_name(data_dir, tmp_path):
-    first = start_run(data_dir, tmp_path / "results", "--epochs", "100000")
-    wait_for_epoch(first, 1)
-    with pytest.raises(RunError, match="another run of this name"):
-        main.main(options(data_dir, tmp_path / "results", "--resume"))
-    main.main(options(data_dir, tmp_path / "results", "--name", "other"))
-    assert first.poll() is None
-    first.kill()
-    first.communicate()
-    main.main(options(data_dir, tmp_path / "results"))  # the first is dead: its name is free
+@pytest.fixture
+def finished(start, results):
+    """The checkpoint of a run of two epochs."""
+    start(*PLAIN, "--epochs", 2)
+    return results / "checkpoints/lenet5.pt"
 
 
 class Harmful:
@@ -307,24 +318,12 @@ def a_bare_tensor(good):
         *(without_optimizer, a_bare_tensor),
     ],
 )
-def test_a_checkpoint_that_cannot_be_used(data_dir, tmp_path, damage):
-    main.main(options(data_dir, tmp_path, "--epochs", "2"))
-    path = tmp_path / "checkpoints/lenet5.pt"
-    damage(path)
-    with pytest.raises(RunError) as caught:
-        main.main(options(data_dir, tmp_path, "--epochs", "2", "--resume"))
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, finished, damage):
+    damage(finished)
+    process = start(*PLAIN, "--epochs", 2, "--resume", code=1)
+    [line] = process.stderr.splitlines()
+    assert line.startswith(f"error: {finished}: ")
     assert not os.path.exists("/tmp/mnist_harm")
-
-
-@pytest.mark.parametrize(("train", "test", "other"), [(190, 50, "training"), (200, 40, "test")])
-def test_other_images_are_refused(data_dir, tmp_path, train, test, other):
-    results = tmp_path / "results"
-    main.main(options(data_dir, results, "--epochs", "2"))
-    write_data(tmp_path / "other", train=train, test=test)
-    with pytest.raises(RunError, match=f"other {other} images"):
-        main.main(options(tmp_path / "other", results, "--epochs", "2", "--resume"))
 
 
 def without_loss(history):
@@ -344,32 +343,78 @@ def of_nothing(history):
 
 
 @pytest.mark.parametrize("damage", [without_loss, of_words, with_a_gap, of_nothing])
-def test_a_malformed_history_is_refused_and_nothing_rewritten(data_dir, tmp_path, damage):
-    main.main(options(data_dir, tmp_path, "--epochs", "2"))
-    path = tmp_path / "checkpoints/lenet5.pt"
-    checkpoint = load_checkpoint(path)
+def test_a_malformed_history_is_refused_and_nothing_rewritten(start, results, finished, damage):
+    checkpoint = load_checkpoint(finished)
     damage(checkpoint["history"])
-    write_checkpoint(path, checkpoint)
-    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*") if file.is_file()}
-    with pytest.raises(RunError, match=r"lenet5\.pt: "):
-        main.main(options(data_dir, tmp_path, "--epochs", "2", "--resume"))
+    write_checkpoint(finished, checkpoint)
+    before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
+    process = start(*PLAIN, "--epochs", 2, "--resume", code=1)
+    assert process.stderr.startswith(f"error: {finished}: ")
     assert {file: file.read_bytes() for file in before} == before
 
 
 @pytest.mark.parametrize("place", ["checkpoints/lenet5.lock", "checkpoints/lenet5.pt"])
-def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(data_dir, tmp_path, place):
-    (tmp_path / "checkpoints").mkdir()
-    os.mkfifo(tmp_path / place)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(start, results, place):
+    (results / "checkpoints").mkdir(parents=True)
+    os.mkfifo(results / place)
+    assert "is not a file" in start("--resume", code=1).stderr
     with pytest.raises(RunError, match="is not a file"):
-        main.main(options(data_dir, tmp_path, "--resume"))
-    with pytest.raises(RunError, match="is not a file"):
-        load_checkpoint(tmp_path / place)
+        load_checkpoint(results / place)
 
 
 def test_a_folder_in_place_of_the_checkpoint_is_refused_before_training(
-    data_dir, tmp_path, monkeypatch
+    start, results, monkeypatch
 ):
-    (tmp_path / "checkpoints/lenet5.pt").mkdir(parents=True)
-    monkeypatch.setattr(main, "fit", None)  # training would now fail
-    with pytest.raises(RunError, match=r"lenet5\.pt: is not a file"):
-        main.main(options(data_dir, tmp_path))
+    (results / "checkpoints/lenet5.pt").mkdir(parents=True)
+    monkeypatch.setattr(main, "train", None)  # training would now fail
+    assert "lenet5.pt: is not a file" in start(code=1).stderr
+
+
+# --- its parts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [0, 0.9])
+def test_load_model_returns_the_network_ready_to_be_used(start, results, ema):
+    start("--epochs", 1, "--model", "mlp", "--ema", ema)
+    model = load_model(results / "checkpoints/mlp.pt")
+    assert not any(module.training for module in model.modules())
+
+
+def test_load_model_names_the_networks_that_it_knows(finished):
+    checkpoint = load_checkpoint(finished)
+    checkpoint["model"] = "resnet"
+    write_checkpoint(finished, checkpoint)
+    with pytest.raises(RunError, match=r"lenet5\.pt: holds no weights of lenet5 or mlp"):
+        load_model(finished)
+
+
+def test_the_average_starts_as_the_weights_after_the_first_step():
+    model = nn.Linear(1, 1, bias=False)
+    ema = make_ema(model, decay=0.75)
+    averages = []
+    for weight in (4.0, 8.0, 0.0):
+        nn.init.constant_(model.weight, weight)
+        ema.update_parameters(model)
+        averages.append(ema.module.weight.item())
+    assert averages == pytest.approx([4, 5, 3.75])
+
+
+def test_the_fingerprint_tells_data_sets_apart_by_one_label_one_pixel_or_their_order(data_dir):
+    def changed(change):
+        other = MNIST(data_dir / "train.tar")
+        change(other)
+        return fingerprint(other)
+
+    def another_label(trn_set):
+        trn_set.labels[7] += 1
+
+    def another_pixel(trn_set):
+        trn_set.images[7, 0, 5, 5] += 1
+
+    def another_order(trn_set):
+        trn_set.images, trn_set.labels = trn_set.images.flip(0), trn_set.labels.flip(0)
+
+    original = changed(lambda trn_set: None)
+    assert changed(lambda trn_set: None) == original
+    changes = (another_label, another_pixel, another_order)
+    assert len({original, *map(changed, changes)}) == 4
