@@ -42,6 +42,9 @@ from support.report.plan import (
     CHOICE_SEEDS,
     CHOICES,
     EPOCHS,
+    FRESH,
+    FRESH_ROWS,
+    FRESH_SEEDS,
     HELD_OUT,
     LONG_CHOICES,
     LONG_PLAIN,
@@ -92,12 +95,16 @@ def planned_runs(args: argparse.Namespace) -> Plan:
         plan += [(SHORT_RECIPE, SHORT_RECIPE_OPTIONS, EPOCHS, seed) for seed in seeds]
         for row, options in RECIPE_WITHOUT.items():
             plan += [(row, options, recipe_epochs, seed) for seed in seeds]
+        fresh = FRESH_SEEDS if args.seeds == SEEDS else FRESH_SEEDS[: args.seeds]
+        for seed in fresh:
+            for row, (options, epochs) in FRESH_ROWS.items():
+                plan.append((f"{FRESH}{row}", options, epochs, seed))
     runs = []
     for row, options, epochs, seed in plan:
-        epochs = args.epochs or epochs
+        epochs, name = args.epochs or epochs, row.removeprefix(FRESH)
         # One thread per run: the results do not depend on how many runs and cores there are.
         command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
-        run = parse_arguments([*command.split(), "--name", f"{row}-{epochs}-epochs-seed-{seed}"])
+        run = parse_arguments([*command.split(), "--name", f"{name}-{epochs}-epochs-seed-{seed}"])
         run.data_dir, run.results_dir = args.data_dir, args.results_dir
         runs.append((row, run))
     return runs
@@ -184,6 +191,7 @@ def load_records(folder: Path, runs: Plan) -> Records:
     Raises:
         RunError: too few runs are finished.
     """
+    runs = [(row, run) for row, run in runs if not row.startswith(FRESH)]  # not yet reported
     found: dict[str, dict[int, dict]] = {row: {} for row, _ in runs}
     for row, run in runs:
         if record := find_record(folder, run):
