@@ -1,24 +1,15 @@
-"""Reading: what is in the files is what comes out, in order, whatever holds it."""
+"""Pixels become normalized batches, augmented or not, each image with its own label."""
 
-import io
 import itertools
 import math
-import os
-import random
-import tarfile
-import zipfile
-import zlib
 
 import numpy as np
 import pytest
 import torch
-from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
-from PIL import Image
+from helpers import make_digits, make_members, write_folder, write_tar
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-import dataset
-from dataset import MNIST, augment, data_loader, normalize, split_validation
-from support.files import DataError
+from dataset import MNIST, augment, data_loader, find_splits, normalize, split_validation
 
 
 @pytest.fixture
@@ -44,42 +35,6 @@ def test_reads_every_pixel_and_label(layout, digits, request):
     assert trn_set.images.dtype == torch.uint8
     assert np.array_equal(trn_set.images[:, 0].numpy(), images)
     assert trn_set.labels.tolist() == labels.tolist()
-
-
-def test_reads_every_filter_of_png_as_pillow_does(tmp_path):
-    rng = np.random.default_rng(0)
-    lines = rng.integers(0, 256, (60, 28, 29), dtype=np.uint8)
-    lines[:, :, 0] = rng.integers(0, 5, (60, 28))
-    lines[:5, :, 0] = np.arange(5)[:, None]
-    members = {
-        f"train/{number:05d}_0.png": png_of(zlib.compress(one.tobytes()))
-        for number, one in enumerate(lines)
-    }
-    images = MNIST(write_tar(tmp_path / "train.tar", members)).images[:, 0].numpy()
-    for image, png in zip(images, members.values(), strict=True):
-        assert np.array_equal(image, np.array(Image.open(io.BytesIO(png))))
-
-
-def test_pixels_in_several_chunks_are_one_image(tmp_path, digits):
-    png = to_png(digits[0][0])
-    packed = png[png.index(b"IDAT") + 4 : png.index(b"IEND") - 8]
-    ending = chunk(b"IDAT", packed[100:]) + chunk(b"IEND", b"")
-    members = {"train/00000_0.png": png_of(packed[:100])[:-12] + ending}
-    images = MNIST(write_tar(tmp_path / "train.tar", members)).images
-    assert np.array_equal(images[0, 0].numpy(), digits[0][0])
-
-
-def test_path_without_ending_finds_the_tar(tar):
-    assert len(MNIST(tar.with_suffix(""))) == 25
-    assert len(MNIST(str(tar))) == 25
-
-
-def test_order_is_by_file_name_whatever_the_order_in_the_tar(tmp_path, digits):
-    members = list(make_members(*digits).items())
-    random.Random(0).shuffle(members)
-    shuffled = MNIST(write_tar(tmp_path / "shuffled.tar", dict(members)))
-    assert np.array_equal(shuffled.images[:, 0].numpy(), digits[0])
-    assert shuffled.labels.tolist() == digits[1].tolist()
 
 
 def test_one_sample_is_scaled_and_normalized(tar, digits):
@@ -129,6 +84,16 @@ def test_transform_gets_normalized_batches(tar):
     assert torch.equal(trn_set[1][0], plain[1][0] + 1)
 
 
+def test_a_transform_can_be_drawn_for_each_image(tar):
+    def jitter(image):
+        return image + torch.rand(())
+
+    plain = MNIST(tar)
+    each = MNIST(tar, lambda images: torch.stack([jitter(image) for image in images]))
+    added = (each[[0, 1, 2]][0] - plain[[0, 1, 2]][0]).flatten(1).mean(dim=1)
+    assert len(added.unique()) == 3
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_plain_dataloader_works(tar, workers):
     batches = list(DataLoader(MNIST(tar), batch_size=10, shuffle=True, num_workers=workers))
@@ -153,6 +118,36 @@ def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
     ordered = data_loader(trn_set, 10, shuffle=False)
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
+
+
+def test_a_subset_is_loaded_in_batches_too(tar):
+    trn_set = MNIST(tar)
+    subset = Subset(trn_set, [5, 1, 3])
+    [(images, labels), (last_images, _)] = data_loader(subset, 2, shuffle=False)
+    assert torch.equal(images, trn_set[[5, 1]][0])
+    assert labels.tolist() == trn_set.labels[[5, 1]].tolist()
+    assert torch.equal(last_images, trn_set[[3]][0])
+
+
+def test_data_loader_says_at_once_what_it_does_not_take(tar):
+    both = ConcatDataset([MNIST(tar), MNIST(tar)])
+    with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
+        data_loader(both, 2, shuffle=False)
+    assert len(list(DataLoader(both, 2))) > 0
+
+
+def test_split_validation_parts_the_set_always_in_the_same_way(tar):
+    whole = MNIST(tar)
+    whole.labels = torch.arange(25)  # so that a label tells which sample it is
+    rest, held = split_validation(whole, 10)
+    assert (len(rest), len(held), len(whole)) == (15, 10, 25)
+    assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(25))
+    assert torch.equal(held[0][0], whole[int(held.labels[0])][0])
+    torch.manual_seed(99)
+    assert torch.equal(split_validation(whole, 10)[1].labels, held.labels)
+
+
+# --- augmentation ------------------------------------------------------------------------------
 
 
 def augment_pixel_by_pixel(images):
@@ -229,214 +224,18 @@ def test_a_set_on_cuda_makes_the_same_batches_there(tar):
     torch.testing.assert_close(there[torch.arange(5)][0].cpu(), here[torch.arange(5)][0])
 
 
-def test_split_validation_parts_the_set_always_in_the_same_way(tar):
-    whole = MNIST(tar)
-    whole.labels = torch.arange(25)  # so that a label tells which sample it is
-    rest, held = split_validation(whole, 10)
-    assert (len(rest), len(held), len(whole)) == (15, 10, 25)
-    assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(25))
-    assert torch.equal(held[0][0], whole[int(held.labels[0])][0])
-    torch.manual_seed(99)
-    assert torch.equal(split_validation(whole, 10)[1].labels, held.labels)
+# --- the real MNIST ---------------------------------------------------------------------------
 
 
-def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits):
-    inside = tmp_path / "a" / "b"
-    inside.mkdir(parents=True)
-    names = ["../../1_3.png", "/tmp/mnist_escape_2_4.png", "train/3_5.png"]
-    members = dict(zip(names, map(to_png, digits[0]), strict=False))
-    before = sorted(tmp_path.rglob("*"))
-    trn_set = MNIST(write_tar(inside / "train.tar", members))
-    assert sorted(trn_set.labels.tolist()) == [3, 4, 5]
-    assert sorted(tmp_path.rglob("*")) == sorted([*before, inside / "train.tar"])
-    assert not os.path.exists("/tmp/mnist_escape_2_4.png")
-
-
-def test_what_a_mac_adds_is_no_image(tmp_path, folder, digits):
-    members = make_members(*digits)
-    companions = {"train/._00000_0.png": b"Mac OS X", "._train": b"", "train/.DS_Store": b"Bud1"}
-    assert len(MNIST(write_tar(tmp_path / "mac.tar", {**companions, **members}))) == 25
-    (folder / "._00000_0.png").write_bytes(b"Mac OS X")
-    assert len(MNIST(folder)) == 25
-
-
-def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
-    os.mkfifo(folder / "00099_1.png")
-    with pytest.raises(DataError, match=r"00099_1\.png"):
-        MNIST(folder)
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_in_a_tar_are_refused(tmp_path, digits, kind):
-    path = tmp_path / "train.tar"
-    with tarfile.open(path, "w") as tar:
-        png = to_png(digits[0][0])
-        image = tarfile.TarInfo("train/00000_0.png")
-        image.size = len(png)
-        tar.addfile(image, io.BytesIO(png))
-        odd = tarfile.TarInfo("train/00001_1.png")
-        odd.type, odd.linkname = kind, "train/00000_0.png"
-        tar.addfile(odd)
-    with pytest.raises(DataError, match=r"train/00001_1\.png"):
-        MNIST(path)
-
-
-def test_a_tar_is_whole_or_refused_wherever_it_is_cut(tar):
-    whole = tar.read_bytes()
-    end = max(i for i, byte in enumerate(whole) if byte)  # then come only the zeros of the end
-    cuts = {0, 100, 512, 1024, *range(512, end, 512 * 7), end, end // 2, end - 600}
-    for cut in cuts:
-        tar.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match=r"train\.tar"):
-            MNIST(tar)
-
-
-def test_a_damaged_header_does_not_hide_the_rest(tar):
-    content = bytearray(tar.read_bytes())
-    second = content.index(b"train/00001")
-    content[second] ^= 0xFF
-    tar.write_bytes(content)
-    with pytest.raises(DataError, match="damaged"):
-        MNIST(tar)
-
-
-def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unseen(tmp_path, digits):
-    png = to_png(digits[0][0])
-    refused = 0
-    for position in range(0, len(png) * 8, 29):
-        flipped = bytearray(png)
-        flipped[position // 8] ^= 1 << position % 8
-        tar = write_tar(tmp_path / "train.tar", {"train/00000_0.png": bytes(flipped)})
-        try:
-            images = MNIST(tar).images
-        except DataError as error:
-            refused += "train/00000_0.png" in str(error)
-        else:
-            assert np.array_equal(images[0, 0].numpy(), digits[0][0])
-    assert refused > 0.9 * len(png) * 8 / 29  # all but a few in the last chunk, which is empty
-
-
-def test_cache_serves_the_same_pixels(tar, digits, own_cache, monkeypatch):
-    first = MNIST(tar)
-    assert list(own_cache.rglob("*.npz"))
-    monkeypatch.setattr(dataset, "decode_images", None)  # decoding again would now fail
-    second = MNIST(tar)
-    assert torch.equal(first.images, second.images)
-    assert torch.equal(first.labels, second.labels)
-    second[[0]][0].zero_()
-    assert torch.equal(MNIST(tar).images, first.images)
-
-
-def test_cache_never_serves_a_changed_tar(tar, digits):
-    MNIST(tar)
-    before = os.stat(tar)
-    write_tar(tar, make_members(255 - digits[0], digits[1]))
-    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert np.array_equal(MNIST(tar).images[:, 0].numpy(), 255 - digits[0])
-
-
-def damage_nothing(content):
-    return b""
-
-
-def cut_in_half(content):
-    return content[: len(content) // 2]
-
-
-def flip_a_pixel(content):
-    damaged = bytearray(content)
-    damaged[len(damaged) // 2] ^= 1
-    return bytes(damaged)
-
-
-def replace_with_code(content):
-    file = io.BytesIO()
-    np.savez(file, images=np.array([print]), labels=np.array([1]))
-    return file.getvalue()
-
-
-def replace_with_other_shapes(content):
-    file = io.BytesIO()
-    np.savez(file, images=np.zeros((2, 3), np.uint8), labels=np.zeros(2, np.int64))
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [damage_nothing, cut_in_half, flip_a_pixel, replace_with_code, replace_with_other_shapes],
-)
-def test_a_damaged_cache_is_ignored(tar, digits, own_cache, damage):
-    MNIST(tar)
-    [cache] = own_cache.rglob("*.npz")
-    cache.write_bytes(damage(cache.read_bytes()))
-    assert np.array_equal(MNIST(tar).images[:, 0].numpy(), digits[0])
-
-
-def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert len(MNIST(tar)) == 25
-
-
-def test_one_image_under_two_spellings_of_its_name_is_refused(tmp_path, digits):
-    png = to_png(digits[0][0])
-    members = {"train/00000_0.png": png, "./train/00000_0.png": png}
-    with pytest.raises(DataError, match=r"train/00000_0\.png twice"):
-        MNIST(write_tar(tmp_path / "train.tar", members))
-
-
-def test_a_tar_of_both_splits_is_refused(tmp_path, digits):
-    members = make_members(*digits) | make_members(*digits, "test")
-    with pytest.raises(DataError, match=r"both train/ and test/"):
-        MNIST(write_tar(tmp_path / "train.tar", members))
-
-
-def test_a_subset_is_loaded_in_batches_too(tar):
-    dataset = MNIST(tar)
-    [(images, labels), (last_images, _)] = data_loader(Subset(dataset, [5, 1, 3]), 2, shuffle=False)
-    assert torch.equal(images, dataset[[5, 1]][0])
-    assert labels.tolist() == dataset.labels[[5, 1]].tolist()
-    assert torch.equal(last_images, dataset[[3]][0])
-
-
-def test_data_loader_says_at_once_what_it_does_not_take(tar):
-    both = ConcatDataset([MNIST(tar), MNIST(tar)])
-    with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
-        data_loader(both, 2, shuffle=False)
-    assert len(list(DataLoader(both, 2))) > 0
-
-
-def test_a_transform_can_be_drawn_for_each_image(tar):
-    def jitter(image):
-        return image + torch.rand(())
-
-    plain = MNIST(tar)
-    each = MNIST(tar, lambda images: torch.stack([jitter(image) for image in images]))
-    added = (each[[0, 1, 2]][0] - plain[[0, 1, 2]][0]).flatten(1).mean(dim=1)
-    assert len(added.unique()) == 3
-
-
-def test_a_pipe_in_place_of_a_tar_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "train.tar")
-    with pytest.raises(DataError, match="is not a file"):
-        MNIST(tmp_path / "train.tar")
-
-
-def test_a_folder_may_be_named_like_the_start_of_a_compressed_file(tmp_path, digits):
-    members = {f"BZ/{name}": png for name, png in make_members(*digits).items()}
-    assert len(MNIST(write_tar(tmp_path / "train.tar", members))) == len(digits[1])
-
-
-@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
-def test_a_compressed_tar_says_so(tar, tmp_path, digits, mode):
-    with tarfile.open(tmp_path / "test.tar", f"w:{mode}") as compressed:
-        compressed.add(tar)
-    with pytest.raises(DataError, match=r"test\.tar: is compressed"):
-        MNIST(tmp_path / "test.tar")
-
-
-def test_a_zip_called_tar_says_so(tmp_path):
-    with zipfile.ZipFile(tmp_path / "test.tar", "w") as archive:
-        archive.writestr("test/00000_1.png", b"")
-    with pytest.raises(DataError, match=r"is compressed \(zip\)"):
-        MNIST(tmp_path / "test.tar")
+@pytest.mark.slow
+def test_it_is_the_published_mnist():
+    trn_set, tst_set = (MNIST(path) for path in find_splits())
+    assert trn_set.labels.bincount().tolist() == [
+        *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    ]
+    assert tst_set.labels.bincount().tolist() == [
+        *(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+    ]
+    pixels = trn_set.images.double() / 255
+    assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
+    assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import main
-from dataset import MNIST, data_loader
+from dataset import MNIST, data_loader, find_splits
 from model import CustomMLP, LeNet5
 from support.checkpoint import load_model, make_ema
 from support.muon import Muon
@@ -575,3 +575,12 @@ def test_a_name_that_standard_output_cannot_encode_does_not_stop_a_run(
     start("--epochs", 1, "--name", "七")
     assert b"\\u4e03.pt" in stdout.buffer.getvalue()
     assert (results / "checkpoints/七.pt").exists()
+
+
+@pytest.mark.slow
+def test_one_epoch_of_lenet5_reads_97_percent_of_mnist(start, results):
+    data, _ = find_splits()
+    start("--model", "lenet5", "--epochs", 1, data=data.parent)
+    [entry] = metrics_of(results)["history"]
+    assert entry["test_accuracy"] > 0.97
+    assert entry["train_accuracy"] > 0.85

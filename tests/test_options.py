@@ -93,8 +93,9 @@ def test_a_run_is_called_after_its_model_unless_it_is_named():
 def test_regularize_sets_the_recipe_and_options_override_it():
     args = parse_arguments(["--regularize"])
     assert {name: getattr(args, name) for name in RECIPE} == RECIPE
-    args = parse_arguments(["--regularize", "--lr", "0.01", "--epochs", "9"])
-    assert {name: getattr(args, name) for name in RECIPE} == {**RECIPE, "lr": 0.01, "epochs": 9}
+    args = parse_arguments(["--regularize", "--weight-decay", "0.01", "--epochs", "9"])
+    changed = {**RECIPE, "weight_decay": 0.01, "epochs": 9}
+    assert {name: getattr(args, name) for name in RECIPE} == changed
 
 
 @pytest.mark.parametrize(("epochs", "no_aug_epochs"), [(1, 0), (3, 2), (100, 3)])
