@@ -28,7 +28,7 @@ def folder(tmp_path, digits):
 
 
 @pytest.mark.parametrize("layout", ["tar", "folder"])
-def test_reads_every_pixel_and_label(layout, digits, request):
+def test_a_tar_or_a_folder_becomes_tensors_of_its_pixels_and_labels(layout, digits, request):
     trn_set = MNIST(request.getfixturevalue(layout))
     images, labels = digits
     assert len(trn_set) == 25
@@ -62,7 +62,7 @@ def test_normalize_leaves_its_input_alone():
 
 
 @pytest.mark.parametrize("indices", [[4, 0, 24], torch.tensor([4, 0, 24])])
-def test_indices_give_a_batch_of_the_same_samples(tar, indices):
+def test_several_indices_give_a_batch_of_the_same_samples(tar, indices):
     trn_set = MNIST(tar)
     images, labels = trn_set[indices]
     assert images.shape == (3, 1, 28, 28)
@@ -73,11 +73,11 @@ def test_indices_give_a_batch_of_the_same_samples(tar, indices):
         assert labels[position] == label
 
 
-def test_iterating_ends(tar):
+def test_iterating_over_a_set_ends(tar):
     assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
 
 
-def test_transform_gets_normalized_batches(tar):
+def test_a_transform_gets_normalized_batches(tar):
     trn_set = MNIST(tar, transform=lambda images: images + images.shape[0])
     plain = MNIST(tar)
     assert torch.equal(trn_set[[1, 2, 3]][0], plain[[1, 2, 3]][0] + 3)
@@ -95,7 +95,7 @@ def test_a_transform_can_be_drawn_for_each_image(tar):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_plain_dataloader_works(tar, workers):
+def test_a_plain_dataloader_gives_every_sample_with_workers_or_without(tar, workers):
     batches = list(DataLoader(MNIST(tar), batch_size=10, shuffle=True, num_workers=workers))
     assert [images.shape for images, _ in batches] == [(10, 1, 28, 28)] * 2 + [(5, 1, 28, 28)]
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == sorted(

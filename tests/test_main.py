@@ -135,13 +135,13 @@ def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
 
 
 @pytest.mark.parametrize("network", [LeNet5, CustomMLP])
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_each_network_learns_with_each_optimizer(digits, network, optimizer):
+@pytest.mark.parametrize(("optimizer", "epochs"), [("sgd", 13), ("muon", 5)])
+def test_each_network_learns_with_each_optimizer(digits, network, optimizer, epochs):
     torch.manual_seed(0)
     model = network()
     optimizer = main.make_optimizer(model, optimizer, lr=0.02, momentum=0.9, weight_decay=0.0)
     criterion = nn.CrossEntropyLoss()
-    for _ in range(15):
+    for _ in range(epochs):
         main.train(model, batches_of(digits, 16), CPU, criterion, optimizer)
     loss, accuracy = main.test(model, batches_of(digits, 64), CPU, criterion)
     assert accuracy > 0.95
@@ -308,6 +308,16 @@ def test_the_seed_alone_decides_on_the_order_of_the_images(epochs_of, trn_set):
     first = orders("--seed", 1)
     assert orders("--seed", 1, "--dropout", 0.5) == first
     assert orders("--seed", 2) != first
+
+
+def test_the_seed_alone_decides_on_the_weights_at_the_start(epochs_of):
+    def weights(*arguments):
+        [epoch] = epochs_of("--epochs", 1, "--lr", "1e-12", *arguments)
+        return epoch.weights[0]
+
+    first = weights("--seed", 1)
+    torch.testing.assert_close(weights("--seed", 1, "--batch-size", 50, "--augment"), first)
+    assert not torch.isclose(weights("--seed", 2), first).any()
 
 
 @pytest.mark.parametrize(
