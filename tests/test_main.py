@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import subprocess
 import sys
 from itertools import chain
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import make_digits, make_members, metrics_of, write_data, write_folder
+from helpers import ROOT, make_digits, make_members, metrics_of, write_data, write_folder
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -18,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import main
 from dataset import MNIST, data_loader, find_splits
 from model import CustomMLP, LeNet5
-from support.checkpoint import load_model, make_ema
+from support.checkpoint import fingerprint, load_model, make_ema
 from support.muon import Muon
 from support.options import parse_arguments
 
@@ -520,6 +521,21 @@ def test_metrics_say_what_was_run_where_and_what_came_of_it(start, results, with
     quantities = ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
     for entry in metrics["history"]:
         assert list(entry) == ["epoch", *quantities, "seconds", "lr"]
+
+
+def test_metrics_tell_the_code_the_processor_and_the_data(
+    start, results, data_dir, trn_set, without_plots
+):
+    start("--epochs", 1)
+    metrics = metrics_of(results)
+    assert metrics["processor"].endswith(f" ({torch.backends.cpu.get_cpu_capability()})")
+    tst_set = MNIST(data_dir / "test.tar")
+    assert metrics["data"] == {"training": fingerprint(trn_set), "test": fingerprint(tst_set)}
+    if (ROOT / ".git").exists():
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert metrics["commit"].removesuffix("-dirty") == head.stdout.strip()
 
 
 def test_the_same_seed_gives_the_same_bits_in_another_process(start, tmp_path, without_plots):
