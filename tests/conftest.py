@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def pytest_configure():
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
     # One font cache for all tests and processes, made before they start: otherwise each would make
-    # its own under `own_cache`, and say so on stderr where that takes long.
+    # its own in the tests' cache folder, and say so on stderr where that takes long.
     os.environ["MPLCONFIGDIR"] = matplotlib.get_cachedir()
     importlib.import_module("matplotlib.font_manager")
 
@@ -33,17 +34,28 @@ def pytest_runtest_setup(item):
             pytest.skip(f"needs {devices} CUDA device(s)")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory):
     """Keeps the tests' decoded pixels out of the user's cache folder."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
-def data_dir(tmp_path):
-    return write_data(tmp_path / "data")
+def own_cache(tmp_path, monkeypatch):
+    """A cache folder in which this test finds nothing but its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    return write_data(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def data_dir(tiny_data, tmp_path):
+    """A folder of 200 training and 50 test images, which this test may change."""
+    return shutil.copytree(tiny_data, tmp_path / "data")
 
 
 @pytest.fixture
