@@ -136,13 +136,15 @@ def test_data_loader_says_at_once_what_it_does_not_take(tar):
     assert len(list(DataLoader(both, 2))) > 0
 
 
-def test_split_validation_parts_the_set_always_in_the_same_way(tar):
+def test_split_validation_parts_the_set_at_random_but_always_in_the_same_way(tar):
     whole = MNIST(tar)
     whole.labels = torch.arange(25)  # so that a label tells which sample it is
     rest, held = split_validation(whole, 10)
     assert (len(rest), len(held), len(whole)) == (15, 10, 25)
     assert sorted([*rest.labels.tolist(), *held.labels.tolist()]) == list(range(25))
-    assert torch.equal(held[0][0], whole[int(held.labels[0])][0])
+    for part in (rest, held):
+        assert torch.equal(part[range(10)][0], whole[part.labels[:10]][0]), "each with its label"
+    assert sorted(held.labels.tolist()) not in (list(range(10)), list(range(15, 25)))
     torch.manual_seed(99)
     assert torch.equal(split_validation(whole, 10)[1].labels, held.labels)
 
