@@ -226,9 +226,12 @@ def test_a_setting_that_changes_the_result_is_refused(start, results, change, se
     assert (results / "checkpoints/lenet5.pt").read_bytes() == before
 
 
-def test_more_epochs_are_refused_where_the_last_ones_are_special(start):
-    start(*PLAIN, "--augment", "--no-aug-epochs", 1, "--epochs", 2)
-    process = start(*(*PLAIN, "--augment", "--no-aug-epochs", 1, "--epochs", 3, "--resume"), code=1)
+@pytest.mark.parametrize(
+    "special", [["--schedule", "onecycle"], ["--augment", "--no-aug-epochs", 1]]
+)
+def test_more_epochs_are_refused_where_the_last_ones_are_special(start, special):
+    start(*PLAIN, *special, "--epochs", 2)
+    process = start(*PLAIN, *special, "--epochs", 3, "--resume", code=1)
     assert process.stderr.startswith("error: --epochs was 2 ")
 
 
