@@ -1,10 +1,12 @@
 """Files that are written whole or not at all, errors that say what to do, and exit codes."""
 
 import contextlib
+import errno
 import io
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,19 +27,30 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: naming `path`, whatever failed on the way there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        # "~" cannot stand in the name of a run: so f".{path.name}.~*.part" finds what killed
+        # processes left of this file, and of no other.
+        descriptor, part = tempfile.mkstemp(".part", f".{path.name}.~", path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(part, 0o666 & ~current_umask())  # as of any new file; mkstemp's are private
+            os.replace(part, path)
+        finally:
+            with contextlib.suppress(OSError):  # already renamed where all went well
+                os.unlink(part)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):  # already renamed where all went well
-            part.unlink()
+
+
+def current_umask() -> int:
+    """Return the permissions that a new file of this process does not get."""
+    umask = os.umask(0)  # the only way to read it is to set it
+    os.umask(umask)
+    return umask
 
 
 def run_program(program: Callable[[], None], resume_hint: str) -> None:
@@ -63,17 +76,26 @@ def run_program(program: Callable[[], None], resume_hint: str) -> None:
         sys.exit(141)  # what a shell reports for SIGPIPE
     except OSError as error:
         place = error.filename or "a file, or standard output"
-        sys.exit(
-            error_line(
-                f"{place}: {error.strerror}; check its permissions and the free space there, "
-                "or choose another place with --data-dir or --results-dir"
-            )
-        )
+        sys.exit(error_line(f"{place}: {reason_and_remedy(error)}"))
     except KeyboardInterrupt as error:
         print(
             f"interrupted; {resume_hint} continues after the last finished epoch", file=sys.stderr
         )
         sys.exit(143 if isinstance(error, Terminated) else 130)
+
+
+def reason_and_remedy(error: OSError) -> str:
+    """Return what is wrong with a file, and what helps."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist; check its name"
+    remedy = "choose another place with --data-dir or --results-dir"
+    if isinstance(error, PermissionError):
+        remedy = f"check its permissions, or {remedy}"
+    elif isinstance(error, FileExistsError | NotADirectoryError):  # a file in a folder's place
+        remedy = f"move it, or {remedy}"
+    elif error.errno == errno.ENOSPC:
+        remedy = f"free some space there, or {remedy}"
+    return f"{error.strerror or error}; {remedy}"
 
 
 class Terminated(KeyboardInterrupt):

@@ -83,7 +83,7 @@ def run_lock(files: RunFiles) -> Iterator[None]:
 def remove_leftovers(files: RunFiles) -> None:
     """Remove the half-written files of a run of this name that was killed."""
     for path in files:
-        for leftover in path.parent.glob(f".{path.name}.[0-9]*.part"):
+        for leftover in path.parent.glob(f".{path.name}.~*.part"):
             leftover.unlink()
 
 
