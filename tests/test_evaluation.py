@@ -5,113 +5,145 @@ import re
 import pytest
 import torch
 from helpers import ROOT
-from PIL import Image
+from PIL import Image, ImageDraw
 
-import main
 from dataset import MNIST
+from support import evaluation
 from support.checkpoint import load_checkpoint, load_model
+from support.evaluation import confusion_table, count_confusions, show_evaluation
+
+# A true digit and what it was read as: a 3 is often read as 5, nothing is read as 8, and of 9 there
+# is none.
+PAIRS = [*((digit, digit) for digit in range(8)), (0, 0), (3, 5), (3, 5), (7, 2), (8, 0)]
+LABELS, DIGITS = (torch.tensor(column) for column in zip(*PAIRS, strict=True))
 
 
-@pytest.fixture
-def results(data_dir, tmp_path):
-    """What a short run of LeNet-5 left."""
-    folder = tmp_path / "results"
-    main.main(
-        [
-            *("--epochs", "4", "--lr", "0.05", "--batch-size", "16"),
-            *("--data-dir", str(data_dir), "--results-dir", str(folder)),
-        ]
+def rows_of(text):
+    """The rows of the table in a text, by their first word."""
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return {first: rest for first, *rest in lines}
+
+
+# --- the confusion matrix ---------------------------------------------------------------------
+
+
+def test_confusions_are_counted_by_true_digit_and_by_what_it_was_read_as():
+    counts = count_confusions(LABELS, DIGITS)
+    assert counts.dtype == torch.int64
+    assert counts.tolist() == [
+        [PAIRS.count((label, digit)) for digit in range(10)] for label in range(10)
+    ]
+
+
+def test_the_table_shows_each_count_below_its_predicted_digit():
+    rows = rows_of(confusion_table(count_confusions(LABELS, DIGITS)))
+    assert rows["true"] == ["\\", "predicted", *"0123456789", "recall"]
+    assert rows["3"][:10] == [".", ".", ".", "1", ".", "2", ".", ".", ".", "."]
+    assert rows["0"][:10] == ["2", *"........."]
+    assert rows["8"][:10] == ["1", *"........."]
+    assert rows["9"][:10] == [*".........."]
+
+
+def test_recall_is_the_share_of_a_row_and_precision_that_of_a_column():
+    rows = rows_of(confusion_table(count_confusions(LABELS, DIGITS)))
+    recall = [rows[str(digit)][10] for digit in range(10)]
+    assert recall == [
+        *("100.00%", "100.00%", "100.00%", "33.33%", "100.00%"),
+        *("100.00%", "100.00%", "50.00%", "0.00%", "-"),
+    ]
+    assert rows["precision"] == [
+        *("66.67%", "100.00%", "50.00%", "100.00%", "100.00%"),
+        *("33.33%", "100.00%", "100.00%", "-", "-"),
+    ]
+
+
+def test_the_columns_of_the_table_stand_below_each_other():
+    lines = confusion_table(10_000 * count_confusions(LABELS, DIGITS)).splitlines()
+    assert len(lines) == 12
+    ends = [[found.end() for found in re.finditer(r"\S+", line[16:])] for line in lines]
+    assert ends[0] == [*range(8, 96, 8)]
+    assert all(row == ends[0][: len(row)] for row in ends)
+
+
+# --- --evaluate -------------------------------------------------------------------------------
+
+
+def test_what_is_told_and_drawn_comes_from_the_same_logits(tmp_path, monkeypatch, capsys):
+    drawn = {}
+    for name in ("save_confusion", "save_misclassified"):
+        monkeypatch.setattr(evaluation, name, lambda *args, name=name: drawn.update({name: args}))
+    logits = 3 * torch.nn.functional.one_hot(DIGITS, 10).float()
+    images = torch.zeros(len(LABELS), 1, 28, 28, dtype=torch.uint8)
+    checkpoint, plots = tmp_path / "mine.pt", tmp_path / "plots"
+    show_evaluation(checkpoint, plots, images, LABELS, logits, loss=0.12345, accuracy=9 / 13)
+
+    told, table, files = capsys.readouterr().out.split("\n\n")
+    assert told == (
+        f"{checkpoint}, on 13 test images:\nloss 0.1235, accuracy 69.23% (4 misclassified)"
     )
-    return folder
+    counts = count_confusions(LABELS, DIGITS)
+    assert table == confusion_table(counts)
+    assert files.split() == [str(plots / f"mine_{n}.png") for n in ("confusion", "misclassified")]
+    path, title, shown = drawn["save_confusion"]
+    assert (path, title) == (plots / "mine_confusion.png", "mine.pt: 69.23% of the test set")
+    assert torch.equal(shown, counts)
+    path, name, _, labels, probabilities = drawn["save_misclassified"]
+    assert (path, name) == (plots / "mine_misclassified.png", "mine.pt")
+    assert torch.equal(labels, LABELS)
+    certain = torch.e**3 / (torch.e**3 + 9)
+    assert probabilities.max(dim=1).values.tolist() == pytest.approx([certain] * 13)
 
 
-def evaluate(capsys, data_dir, results, name="lenet5"):
-    capsys.readouterr()
-    checkpoint = results / "checkpoints" / f"{name}.pt"
-    main.main(
-        [
-            *("--evaluate", str(checkpoint), "--data-dir", str(data_dir)),
-            *("--results-dir", str(results)),
-        ]
-    )
-    return capsys.readouterr().out
-
-
-def test_evaluate_tells_loss_accuracy_precision_and_recall(capsys, data_dir, results):
-    out = evaluate(capsys, data_dir, results)
-    entry = load_checkpoint(results / "checkpoints/lenet5.pt")["history"][-1]
+@pytest.mark.parametrize("options", [(), ("--ema", "0.9")])
+def test_evaluate_tells_the_numbers_of_the_last_epoch(start, results, data_dir, options):
+    # With --ema, these are the numbers of the averaged weights.
+    start("--epochs", 2, "--lr", 0.05, "--batch-size", 16, *options)
+    checkpoint = results / "checkpoints/lenet5.pt"
+    out = start("--evaluate", checkpoint).stdout
+    entry = load_checkpoint(checkpoint)["history"][-1]
     assert f"loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}" in out
-
     tst_set = MNIST(data_dir / "test.tar")
     with torch.no_grad():
-        digits = load_model(results / "checkpoints/lenet5.pt")(tst_set[range(50)][0])
-    digits = digits.argmax(dim=1)
-    assert f"({(digits != tst_set.labels).sum()} misclassified)" in out
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    for digit in range(10):
-        *counts, recall = rows[str(digit)]
-        of_digit = digits[tst_set.labels == digit]
-        assert [int(count.replace(".", "0")) for count in counts] == [
-            (of_digit == other).sum().item() for other in range(10)
-        ]
-        assert recall == f"{(of_digit == digit).double().mean():.2%}"
-        read_as = tst_set.labels[digits == digit]
-        precision = f"{(read_as == digit).double().mean():.2%}" if len(read_as) else "-"
-        assert rows["precision"][digit] == precision
-
-
-def test_evaluate_draws_the_confusions_and_the_misclassified_images(capsys, data_dir, results):
-    out = evaluate(capsys, data_dir, results)
-    for name in ("lenet5_confusion.png", "lenet5_misclassified.png"):
-        assert str(results / "plots" / name) in out
-        with Image.open(results / "plots" / name) as image:
+        digits = load_model(checkpoint)(tst_set[range(50)][0]).argmax(dim=1)
+    assert confusion_table(count_confusions(tst_set.labels, digits)) in out
+    for path in out.split()[-2:]:
+        with Image.open(path) as image:
             assert image.format == "PNG"
-            assert min(image.size) > 100
-
-
-def test_evaluate_uses_the_averaged_weights_of_a_run_with_ema(capsys, data_dir, results):
-    main.main(
-        [
-            *("--model", "mlp", "--epochs", "2", "--ema", "0.9", "--lr", "0.1"),
-            *("--data-dir", str(data_dir), "--results-dir", str(results)),
-        ]
-    )
-    entry = load_checkpoint(results / "checkpoints/mlp.pt")["history"][-1]
-    assert f"loss {entry['test_loss']:.4f}," in evaluate(capsys, data_dir, results, "mlp")
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_a_file_that_is_no_checkpoint(tmp_path, main_here, content):
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, start, content):
     (tmp_path / "x.pt").write_bytes(content)
-    process = main_here("--evaluate", tmp_path / "x.pt")
-    assert process.returncode == 1
+    process = start("--evaluate", tmp_path / "x.pt", code=1)
     assert process.stderr.startswith(f"error: {tmp_path / 'x.pt'}: is damaged")
 
 
-def test_readmes_way_to_predict_from_python(tmp_path, monkeypatch, capsys):
-    from test_prediction import draw_seven
-
-    blocks = re.findall("```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    [block] = [block for block in blocks if "read_digit" in block]
-    draw_seven().save(tmp_path / "photo.png")
-    names = {}
-    exec(block.replace("photo.png", str(tmp_path / "photo.png")), names)
-    assert names["probabilities"].shape == (1, 10)
-    assert names["probabilities"].argmax() == 7
+def draw_seven(path):
+    image = Image.new("L", (200, 300), 255)
+    ImageDraw.Draw(image).line([(60, 80), (140, 80), (100, 220)], fill=0, width=14, joint="curve")
+    image.save(path)
+    return path
 
 
 @pytest.mark.parametrize("command", ["--evaluate", "--predict"])
-def test_under_torchrun_only_the_first_process_tells(
-    capsys, monkeypatch, data_dir, results, command
-):
-    [image] = results.rglob("*.png")
-    path = image if command == "--predict" else results / "checkpoints/lenet5.pt"
-    where = ["--data-dir", str(data_dir), "--results-dir", str(results)]
+def test_under_torchrun_only_the_first_process_tells(start, tmp_path, monkeypatch, command):
+    if command == "--evaluate":
+        path = ROOT / "results/report/lenet5.pt"
+    else:
+        path = draw_seven(tmp_path / "photo.png")
     told = []
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        capsys.readouterr()
-        main.main([command, str(path), *where])
-        told.append(capsys.readouterr().out)
+        told.append(start(command, path).stdout)
     assert told[0]
     assert not told[1]
+
+
+def test_the_lines_of_readme_read_a_digit_from_python(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall("```python\n(.*?)```", readme, re.DOTALL)
+    [block] = [block for block in blocks if "read_digit" in block]
+    names = {}
+    exec(block.replace("photo.png", str(draw_seven(tmp_path / "photo.png"))), names)
+    assert names["probabilities"].shape == (1, 10)
+    assert names["probabilities"].argmax() == 7

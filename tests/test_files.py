@@ -31,6 +31,7 @@ from PIL import Image
 
 from support.checkpoint import load_checkpoint
 from support.files import DataError, RunError, atomic_write, run_program
+from support.run_files import remove_leftovers, run_files
 
 
 def error_of(process):
@@ -43,6 +44,20 @@ def error_of(process):
 
 def files_in(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def python(script, arguments=(), **options):
+    """A process without torch, which starts in a twentieth of a second."""
+    # Python prints into a pipe or a file as it usually does: when there is enough, or at the end.
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, "-c", f"from support.files import *\n{script}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        **options,
+    )
 
 
 # --- atomic_write -----------------------------------------------------------------------------
@@ -113,6 +128,16 @@ def test_missing_folders_are_made(tmp_path):
     with atomic_write(tmp_path / "a/b/x") as file:
         file.write(b"new")
     assert (tmp_path / "a/b/x").read_bytes() == b"new"
+
+
+def test_what_a_killed_run_left_is_found_by_its_name_and_nothing_of_another_run(tmp_path):
+    ours, theirs = (run_files(tmp_path, name) for name in ("a", "a.pt.b"))
+    script = "atomic_write(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    for path in (*ours, *theirs):
+        python(f"import os, sys; from pathlib import Path; {script}", arguments=[path])
+    remove_leftovers(ours)
+    left = [path.name.split("~")[0] for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(left) == [".a.pt.b.json.", ".a.pt.b.png.", ".a.pt.b.pt."]
 
 
 @pytest.mark.parametrize("place", ["file/x", "folder", "n" * 250])
@@ -215,20 +240,6 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_as_codes(run, monkeypat
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
     assert run(lambda: print("七.png"))[0] == 0
     assert shown.getvalue() == b"\\u4e03.png\n"
-
-
-def python(script, **options):
-    """A process without torch, which starts in a twentieth of a second."""
-    # Python prints into a pipe or a file as it usually does: when there is enough, or at the end.
-    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
-    return subprocess.run(
-        [sys.executable, "-c", f"from support.files import run_program\n{script}"],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        **options,
-    )
 
 
 def test_what_is_printed_last_for_a_reader_that_has_left_ends_quietly_too():

@@ -158,7 +158,7 @@ def test_a_network_of_ones_own_is_drawn_under_its_key_and_in_a_color_of_its_own(
     save_run_plot("x.png", "mynet", make_history(0.4), "test", epochs=1)
     assert saved[0].get_suptitle() == "mynet: test accuracy 90.00% after 1 epoch"
     runs = [make_history(0.4), make_history(0.2)]
-    figure = draw_curves("", {"LeNet-5": runs, "MLP": runs, "mynet": runs, "n": runs}, "test", 1)
+    figure = draw_curves("", {"mynet": runs, "LeNet-5": runs, "MLP": runs, "n": runs}, "test", 1)
     for ax in figure.axes:
         colors = [to_hex(line.get_color()) for line in ax.lines]
         assert len(set(colors)) == 4
