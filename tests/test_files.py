@@ -130,11 +130,19 @@ def test_missing_folders_are_made(tmp_path):
     assert (tmp_path / "a/b/x").read_bytes() == b"new"
 
 
-def test_what_a_killed_run_left_is_found_by_its_name_and_nothing_of_another_run(tmp_path):
-    ours, theirs = (run_files(tmp_path, name) for name in ("a", "a.pt.b"))
-    script = "atomic_write(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
-    for path in (*ours, *theirs):
-        python(f"import os, sys; from pathlib import Path; {script}", arguments=[path])
+KILLED = """
+import sys
+from pathlib import Path
+open_files = [atomic_write(Path(path)) for path in sys.argv[1:]]
+for file in open_files:
+    file.__enter__()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_of_another_run(tmp_path):
+    ours, others = (run_files(tmp_path, name) for name in ("a", "a.pt.b"))
+    assert python(KILLED, [*ours, *others]).returncode == -signal.SIGKILL
     remove_leftovers(ours)
     left = [path.name.split("~")[0] for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(left) == [".a.pt.b.json.", ".a.pt.b.png.", ".a.pt.b.pt."]
