@@ -139,6 +139,13 @@ def test_a_band_stays_above_0_where_all_losses_do():
     assert low == pytest.approx([0.1])
 
 
+@pytest.mark.parametrize(("epochs", "marker"), [(1, "o"), (20, "o"), (21, "None")])
+def test_epochs_are_dots_until_they_are_too_many(epochs, marker):
+    figure = draw_curves("", {"MLP": [make_history(*[0.4] * epochs)]}, "test", epochs)
+    assert {ax.lines[0].get_marker() for ax in figure.axes} == {marker}
+    assert {ax.lines[0].get_linestyle() for ax in figure.axes} == {"-"}
+
+
 def test_a_single_run_has_no_band():
     figure = draw_curves("", {"MLP": [make_history(0.4, 0.2)]}, "test", epochs=2)
     assert not any(ax.collections for ax in figure.axes)
