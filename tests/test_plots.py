@@ -228,6 +228,7 @@ def test_the_surest_of_the_misclassified_images_are_drawn_first_and_no_more_than
     assert sorted(set(sheet.flatten().tolist())) == [0, *sorted(expected)]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_digits_are_drawn_ten_in_a_row_each_below_its_text(saved, count):
     images = torch.randint(1, 256, (count, 1, 28, 28), dtype=torch.uint8)
