@@ -166,6 +166,7 @@ def test_an_error_names_the_file_that_was_to_be_written(tmp_path, place):
 def run(capsys):
     """Runs a function as a program; returns its exit code and what it printed."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 
     def run(program):
         code = 0
