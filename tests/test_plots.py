@@ -241,6 +241,8 @@ def test_digits_are_drawn_ten_in_a_row_each_below_its_text(saved, count):
         center, bottom = text.get_position()
         left, top = int(center) - 14, bottom + 2
         assert np.array_equal(sheet[top : top + 28, left : left + 28], images[number, 0])
+        assert bottom >= 8  # there is room for it
+        assert not sheet[bottom - 8 : bottom + 1, left : left + 28].any()
         boxes.append((top // 28, left))
     assert (sheet > 0).sum() == count * 28 * 28  # none covers another
     rows = [row for row, _ in boxes]
