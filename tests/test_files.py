@@ -241,7 +241,7 @@ def test_a_program_whose_reader_has_left_ends_quietly_as_the_shell_calls_it(run)
 
 def test_a_program_runs_where_standard_error_is_closed(run, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)  # what Python makes of `2>&-`
-    assert run(lambda: print("lost", file=sys.stderr))[0] == 0
+    assert run(lambda: sys.stderr.write("lost"))[0] == 0
 
 
 def test_a_name_that_the_terminal_cannot_show_is_printed_as_codes(run, monkeypatch):
