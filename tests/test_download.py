@@ -213,7 +213,7 @@ def test_torchvision_does_not_wait_forever_and_others_wait_as_before(tmp_path, m
 
     def no_answer(*args, **options):
         seen.append(socket.getdefaulttimeout())
-        raise OSError("timed out")
+        raise OSError("no mirror answers:\ntimed out\n")
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", no_answer)
     with pytest.raises(DataError, match="torchvision's download failed: timed out"):
@@ -253,6 +253,7 @@ def test_a_tar_holds_each_image_as_a_png_with_its_number_and_label():
         names = [f"train/{number:05d}_{labels[11 - number]}.png" for number in range(12)]
         assert [member.name for member in members] == names
         for member, image in zip(members, images, strict=True):
+            assert tar.extractfile(member).read()[-8:-4] == b"IEND"  # and its checksum: whole
             with Image.open(tar.extractfile(member)) as png:
                 assert (png.format, png.mode) == ("PNG", "L")
                 assert np.array_equal(np.array(png), image)
