@@ -46,7 +46,8 @@ def write_page(path: Path, model: nn.Module, images: torch.Tensor, labels: torch
 @torch.no_grad()
 def choose_digits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[int]:
     """Return the indices of ten images, one of each label in order: the first that `model`
-    classifies correctly, but of the two labels of its first errors, the misclassified one."""
+    classifies correctly, but the first that it misclassifies of the two labels of its first errors
+    and of a label that it never classifies correctly."""
     model.eval()
     predicted = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in images.split(1000)])
     correct, misclassified = {}, {}  # by label, the first index of each kind
