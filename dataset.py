@@ -4,20 +4,17 @@ A split (train or test) is a tar, or an extracted folder, of 28x28 8-bit graysca
 `{number}_{label}.png`. Every PNG is decoded once; the pixels then stay in memory as one uint8
 tensor, so that making a batch is one indexing operation:
 
-    trn_path, tst_path = find_splits()  # where the data is, downloaded if necessary
-    trn_set = MNIST(trn_path)
+    trn_set = MNIST(find_split("train"))  # downloaded if necessary
     for images, labels in data_loader(trn_set, batch_size=64, shuffle=True, seed=0):
         ...  # float32 [64, 1, 28, 28], int64 [64]
 """
 
-import copy
 import functools
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import (
@@ -27,6 +24,7 @@ from torch.utils.data import (
     Dataset,
     RandomSampler,
     SequentialSampler,
+    Subset,
 )
 
 from support.download import download_mnist
@@ -40,11 +38,15 @@ PIXEL = 2 / SIZE  # one pixel in the coordinates of grid_sample, which run from 
 MEAN, STD = 0.1307, 0.3081  # of the 60,000 training images, pixels in [0, 1]
 
 
+# --- the data set -----------------------------------------------------------------------------
+
+
 class MNIST(Dataset):
     """One split of MNIST, all of it in memory.
 
     Args:
-        data_dir: a tar or a folder of PNGs; `.../train` also stands for `.../train.tar`.
+        data_dir: a tar or a folder of PNGs (`.../train` also stands for `.../train.tar`), or the
+            pair (images, labels), tensors like the attributes below.
         transform: maps a batch of normalized images, float32 [B, 1, 28, 28], to such a batch
             (augmentation: for the training set only). A random torchvision transform `t` would draw
             once for the whole batch; to draw for each image, pass
@@ -61,35 +63,35 @@ class MNIST(Dataset):
 
     def __init__(
         self,
-        data_dir: str | os.PathLike,
+        data_dir: str | os.PathLike | tuple[torch.Tensor, torch.Tensor],
         transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        images, labels = read_split(Path(data_dir))
-        self.images = torch.from_numpy(images).unsqueeze(1)
-        self.labels = torch.from_numpy(labels)
+        if isinstance(data_dir, tuple):
+            self.images, self.labels = data_dir
+        else:
+            images, labels = read_split(Path(data_dir))
+            self.images = torch.from_numpy(images).unsqueeze(1)
+            self.labels = torch.from_numpy(labels)
         self.transform = transform
+        self.positions = torch.arange(len(self.labels), device=self.labels.device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "MNIST":
         """Return this set with its images and labels on `device`, where batches are then made."""
-        moved = copy.copy(self)
-        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
-        return moved
+        return MNIST((self.images.to(device), self.labels.to(device)), self.transform)
 
-    def __getitem__(self, index: int | list[int] | torch.Tensor) -> tuple:
-        """Return one sample, (float32 [1, 28, 28], int), for an int; for B indices, a batch,
-        (float32 [B, 1, 28, 28], int64 [B])."""
-        if isinstance(index, int | np.integer):
-            images, labels = self[[index]]
-            return images[0], int(labels[0])
-        index = torch.as_tensor(index, device=self.labels.device)
+    def __getitem__(self, index: int | slice | list | torch.Tensor) -> tuple:
+        """Return one sample, (float32 [1, 28, 28], int), for an int; for a slice, a list of indices
+        or a mask, a batch, (float32 [B, 1, 28, 28], int64 [B])."""
+        selected = self.positions[index]
         # index_select copies whole images, which makes it faster than indexing with [].
-        images = normalize(self.images.index_select(0, index))
+        images = normalize(self.images.index_select(0, selected.view(-1)))
         if self.transform is not None:
             images = self.transform(images)
-        return images, self.labels.index_select(0, index)
+        labels = self.labels.index_select(0, selected.view(-1))
+        return (images[0], int(labels[0])) if selected.dim() == 0 else (images, labels)
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -98,15 +100,7 @@ def normalize(images: torch.Tensor) -> torch.Tensor:
     return (images / 255 - MEAN) / STD
 
 
-def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
-    """Hold out `count` random samples, the same every time; return (training, validation)."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-    parts = []
-    for indices in (order[count:], order[:count]):
-        part = copy.copy(dataset)
-        part.images, part.labels = dataset.images[indices], dataset.labels[indices]
-        parts.append(part)
-    return parts[0], parts[1]
+# --- augmentation -----------------------------------------------------------------------------
 
 
 def augment(images: torch.Tensor) -> torch.Tensor:
@@ -126,7 +120,7 @@ def augment(images: torch.Tensor) -> torch.Tensor:
         return torch.empty(count, device=device).uniform_(-limit, limit)
 
     def matrices(*rows: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # one for each image
+        return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # [B, rows, columns]
 
     zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
     angle = uniform(math.radians(12))
@@ -136,11 +130,11 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     factor = 1 + uniform(0.12)
     scale = matrices([factor, zero], [zero, factor])
     shift = matrices([uniform(2 * PIXEL)], [uniform(2 * PIXEL)])
-    bend = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL  # weights of bumps
+    bend = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL
 
-    # A p + bend(p) for all pixels at once: [B, 2, 28 * 28], and as grid_sample wants it,
-    # [B, 28, 28, 2]. Beyond the border its pixels are repeated: zeros would be gray, since the
-    # normalized background is -0.42.
+    # One weight for each row of the basis, which are x, y, 1 and the bumps: A p + bend(p) for all
+    # pixels at once, [B, 2, 28 * 28]; then in the order that grid_sample takes, [B, 28, 28, 2].
+    # Outside, the border is repeated: zeros would be gray (the normalized background is -0.42).
     grid = torch.cat([scale @ rotation @ shear, shift, bend], dim=2) @ basis
     grid = grid.view(count, 2, SIZE, SIZE).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -164,33 +158,60 @@ def deformation_basis(device: torch.device) -> torch.Tensor:
     return torch.cat([x.reshape(1, -1), y.reshape(1, -1), torch.ones(1, SIZE**2), bumps]).to(device)
 
 
+# Each augmentation by its name: what `--augment NAME` applies to a batch of training images.
+AUGMENTATIONS = {"deform": augment}
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
+    """Hold out `count` random samples, the same every time; return (training, validation)."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    training, validation = (
+        MNIST((dataset.images[indices], dataset.labels[indices]), dataset.transform)
+        for indices in (order[count:], order[:count])
+    )
+    return training, validation
+
+
 def data_loader(
-    dataset: Dataset, batch_size: int, shuffle: bool, seed: int | None = None
+    dataset: Dataset, batch_size: int = 1000, shuffle: bool = False, seed: int | None = None
 ) -> DataLoader:
     """Return a DataLoader that asks `dataset` (MNIST, or a Subset of it) for a whole batch at once.
 
-    The last batch holds what is left over. With `shuffle`, every pass has a new order, and `seed`
-    fixes the sequence of orders (None: drawn from torch's global generator). Raises TypeError for a
-    ConcatDataset, which takes one index at a time.
+    The defaults are for testing: in order, and in large batches, since nothing is kept for a
+    backward pass. The last batch holds what is left over. With `shuffle`, every pass has a new
+    order, and `seed` fixes the sequence of orders (None: drawn from torch's global generator).
+
+    Raises:
+        TypeError: `dataset` is a ConcatDataset, or a Subset of one: it takes one index at a time.
     """
-    if isinstance(dataset, ConcatDataset):
+    source = dataset
+    while isinstance(source, Subset):
+        source = source.dataset
+    if isinstance(source, ConcatDataset):
         raise TypeError("ConcatDataset takes no batch of indices; use torch.utils.data.DataLoader")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last=False)
-    # batch_size=None: each item of the sampler, here a list of indices, is one dataset[...].
-    # In each pass the loader draws a seed for workers; given `generator`, not from torch's global.
+    # batch_size=None: dataset[...] is called once for each item of the sampler, a list of indices.
+    # generator: the loader draws a seed for its workers in each pass; without it, from torch's
+    # global generator, as the order of a run must not depend on what else draws from that.
     return DataLoader(dataset, batch_size=None, sampler=batches, generator=generator)
 
 
-def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:
-    """Return the paths of the training and the test split.
+# --- where the data is ------------------------------------------------------------------------
+
+
+def find_split(split: str, data_dir: str | os.PathLike | None = None) -> Path:
+    """Return the path of a split, "train" or "test": a tar, or an extracted folder.
 
     Looks in `data_dir`; if None, in /data/MNIST_assignment, if that exists; else in
-    data/MNIST_assignment beside this file, where what is missing is downloaded.
+    data/MNIST_assignment beside this file, into which MNIST is downloaded.
 
     Raises:
-        DataError: a split is missing, or MNIST cannot be downloaded.
+        DataError: the split is missing, or MNIST cannot be downloaded.
     """
     if data_dir is not None:
         folder = Path(data_dir)
@@ -198,23 +219,19 @@ def find_splits(data_dir: str | os.PathLike | None = None) -> tuple[Path, Path]:
         folder = DEFAULT_DATA_DIR
     else:
         folder = DOWNLOAD_DIR
-        missing = [split for split in SPLITS if find_split(folder, split) is None]
-        if missing:
-            download_mnist(folder, missing)
+        if split_in(folder, split) is None:
+            download_mnist(folder, [name for name in SPLITS if split_in(folder, name) is None])
 
-    paths = []
-    for split in SPLITS:
-        path = find_split(folder, split)
-        if path is None:
-            raise DataError(
-                f"{folder}: holds neither {split}.tar nor a folder {split}/ of PNGs; "
-                "put them there, or name their folder with --data-dir"
-            )
-        paths.append(path)
-    return paths[0], paths[1]
+    path = split_in(folder, split)
+    if path is None:
+        raise DataError(
+            f"{folder}: holds neither {split}.tar nor a folder {split}/ of PNGs; "
+            "put them there, or name their folder with --data-dir"
+        )
+    return path
 
 
-def find_split(folder: Path, split: str) -> Path | None:
+def split_in(folder: Path, split: str) -> Path | None:
     """Return `folder/split.tar`, else the folder `folder/split`, else None."""
     for path in (folder / f"{split}.tar", folder / split):
         if path.exists():

@@ -6,7 +6,7 @@
     python main.py --predict photo.png
 
 In each epoch the network sees every training image once; then it is tested. After every epoch a run
-called NAME (by default the model's name) updates:
+called NAME (the model's name, with --regularize "-regularized" after it) updates:
 
     results/checkpoints/NAME.pt   weights, optimizer, RNG states: all that is needed to resume
     results/metrics/NAME.json     configuration, history by epoch, versions
@@ -15,24 +15,26 @@ called NAME (by default the model's name) updates:
 
 import argparse
 import functools
+import inspect
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from dataset import MNIST, augment, data_loader, find_splits, split_validation
-from model import MODELS, count_parameters
-from support.checkpoint import RunState, fingerprint, load_model, make_ema, resume
+from dataset import AUGMENTATIONS, MNIST, data_loader, find_split, split_validation
+from model import MODELS
+
+# Helpers: train() and test() need none of them.
+from support.checkpoint import TrainingState, load_checkpoint, load_model, model_of
 from support.distributed import (
-    device_name,
     distribute,
+    is_first_of_torchrun,
     pick_device,
     process_group,
     progress_bar,
@@ -41,11 +43,8 @@ from support.distributed import (
 from support.evaluation import show_evaluation
 from support.files import RunError, run_program
 from support.muon import Muon
-from support.options import config_of, parse_arguments, watched_split
-from support.plots import MODEL_TITLES, SPLIT_TITLES
-from support.run_files import metrics_of, prepare_folder, run_files, run_lock, save_run
-
-TEST_BATCH = 1000  # images: nothing is kept for a backward pass, so batches can be large
+from support.options import Settings, parse_arguments
+from support.run_files import RunFiles
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images [B, 1, 28, 28], labels [B]
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> mean loss
@@ -67,10 +66,10 @@ def train(
 
     Returns:
         The average loss per sample and the accuracy (0 to 1) over the epoch, from the logits that
-        each batch was trained on: before its own update, with dropout and augmentation.
+        each batch was trained on: before that batch's update, with dropout and augmentation.
     """
     model.train()
-    # Averaged once per epoch: .item() after each batch would make the CPU wait for a GPU.
+    # Kept, and averaged once: .item() after each batch would make the CPU wait for the GPU.
     all_logits, all_labels = [], []
     for images, labels in trn_loader:
         images, labels = images.to(device), labels.to(device)
@@ -121,218 +120,179 @@ def loss_and_accuracy(
 
 
 def fit(
-    state: RunState,
+    state: TrainingState,
+    settings: Settings,
     trn_set: MNIST,
     trn_loader: DataLoader,
     tst_loader: DataLoader,
     device: torch.device,
-    epochs: int,
-    aug_epochs: int,
-    label_smoothing: float,
-    watched: str,
-    save: Callable[[], None],
-) -> None:
-    """Train until `epochs` epochs are done, continuing after those in `state.history`. Test, save
-    and print a line after each.
+) -> Iterator[dict]:
+    """Train and test epoch by epoch, from where `state.history` ends; add each one's numbers to it
+    and yield them. (A generator: nothing runs until they are asked for.)
 
     Args:
-        aug_epochs: the number of first epochs that train on augmented images.
-        label_smoothing: for the training loss; the test loss is plain cross-entropy.
-        watched: what `tst_loader` holds, "test" or "val".
-        save: called after every epoch.
+        trn_set: what `trn_loader` reads.
+        tst_loader: the test set, or held-out training images.
 
     Raises:
         RunError: the training or test loss is not a finite number.
     """
     model = distribute(state.model)
-    tested = distribute(state.ema) if state.ema else model
-    trn_criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-    tst_criterion = nn.CrossEntropyLoss()
+    tested = distribute(state.ema, trained=False) if state.ema else model
+    trn_criterion = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    tst_criterion = nn.CrossEntropyLoss()  # never smoothed, so as to be comparable
+    augmentation = AUGMENTATIONS[settings.augment] if settings.augment else None
+    augmented_epochs = settings.epochs - settings.no_aug_epochs
 
-    for epoch in range(len(state.history) + 1, epochs + 1):  # a resumed run has a history
+    for epoch in range(len(state.history) + 1, settings.epochs + 1):  # a resumed run has a history
         start = time.perf_counter()
-        # trn_loader reads this same data set, so this switches its augmentation on or off.
-        trn_set.transform = augment if epoch <= aug_epochs else None
+        trn_set.transform = augmentation if epoch <= augmented_epochs else None
+        batches = progress_bar(trn_loader, f"epoch {epoch}")
         trn_loss, trn_accuracy = train(
-            model,
-            progress_bar(trn_loader, f"epoch {epoch}"),
-            device,
-            trn_criterion,
-            state.optimizer,
-            state.scheduler,
-            state.ema,
+            model, batches, device, trn_criterion, state.optimizer, state.scheduler, state.ema
         )
         tst_loss, tst_accuracy = test(tested, tst_loader, device, tst_criterion)
-        state.history.append(
-            {
-                "epoch": epoch,
-                "train_loss": trn_loss,
-                "train_accuracy": trn_accuracy,
-                f"{watched}_loss": tst_loss,
-                f"{watched}_accuracy": tst_accuracy,
-                "seconds": time.perf_counter() - start,
-                "lr": state.optimizer.param_groups[0]["lr"],  # for the next step
-            }
-        )
         if not math.isfinite(trn_loss + tst_loss):
             raise RunError(f"the loss became {trn_loss + tst_loss} in epoch {epoch}; lower --lr")
-        save()
-        print(epoch_line(state.history[-1], epochs, watched), flush=True)
-
-
-def epoch_line(entry: dict, epochs: int, watched: str) -> str:
-    """Format one entry of the history as the line that is printed after its epoch."""
-    return (
-        f"epoch {entry['epoch']:{len(str(epochs))}}/{epochs}"
-        f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
-        f"  {SPLIT_TITLES[watched]} loss {entry[f'{watched}_loss']:.4f}, "
-        f"accuracy {entry[f'{watched}_accuracy']:.2%}"
-        f"  {entry['seconds']:.1f} s"
-    )
+        entry = {
+            "epoch": epoch,
+            "train_loss": trn_loss,
+            "train_accuracy": trn_accuracy,
+            f"{settings.watched}_loss": tst_loss,
+            f"{settings.watched}_accuracy": tst_accuracy,
+            "seconds": time.perf_counter() - start,
+            "lr": state.optimizer.param_groups[0]["lr"],  # at the end of the epoch
+        }
+        state.history.append(entry)
+        yield entry
 
 
 # --- the parts of a run -----------------------------------------------------------------------
 
 
-def load_sets(data_dir: str | None, validation: int) -> tuple[MNIST, MNIST]:
-    """Return the training set, and what to test on: the test set, or, if `validation` is not 0,
-    that many images held out of the training set."""
-    trn_path, tst_path = find_splits(data_dir)
-    trn_set = MNIST(trn_path)
-    if not validation:
-        return trn_set, MNIST(tst_path)
-    if validation >= len(trn_set):
-        raise RunError(
-            f"--validation {validation}: must be less than the {len(trn_set)} training images"
-        )
-    return split_validation(trn_set, validation)
-
-
-def make_optimizer(
-    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build the optimizer called `name`, "sgd" or "muon"."""
-    if name == "muon":
-        return Muon(model.parameters(), lr, momentum, weight_decay)
-    device = next(model.parameters()).device
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=lr,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        fused=device.type in ("cpu", "cuda"),  # one kernel for all parameters: faster
-    )
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LRScheduler | None:
-    """Build the learning-rate schedule called `name`; None for "constant".
-
-    "onecycle": over the first fifth of the steps the learning rate rises linearly to that of
-    `optimizer`; then it falls linearly to 0 (after Smith & Topin 2018, Super-Convergence).
-    """
-    if name == "constant":
-        return None
+def onecycle(step: int, steps: int) -> float:
+    """Return the factor of the peak learning rate at `step` of `steps`: in the first fifth it rises
+    linearly to 1, then it falls linearly to 0 (after Smith & Topin 2018, Super-Convergence, but
+    with a constant momentum)."""
     warmup = math.ceil(steps / 5)
+    rising = (step + 1) / warmup  # 1 at the last step of the warmup
+    falling = (steps - step) / (steps - warmup + 1)  # 1 there, too, and 0 after the last step
+    return min(rising, falling)
 
-    def factor(step: int) -> float:
-        rising = (step + 1) / warmup  # 1 at the last step of the warmup
-        falling = (steps - step) / (steps - warmup + 1)  # 1 there, too, and 0 after the last step
-        return min(rising, falling)
 
-    return LambdaLR(optimizer, factor)  # multiplies the peak learning rate by it
+OPTIMIZERS = {
+    "sgd": functools.partial(torch.optim.SGD, fused=True),  # updates all parameters at once
+    "muon": Muon,
+}
+SCHEDULES = {"onecycle": onecycle, "constant": lambda step, steps: 1.0}
+
+
+def make(registry: dict[str, Callable], name: str, *arguments: object, **options: object) -> object:
+    """Call the class or function that is registered under `name`, with those of the `options` that
+    it has a parameter for. Raise RunError if another one of them is not at its default."""
+    accepted = inspect.signature(registry[name]).parameters
+    for option, value in options.items():
+        if option not in accepted and value != getattr(Settings, option):
+            flag = f"--{option.replace('_', '-')} {value}"
+            raise RunError(f"{flag}: {name} has no parameter called {option}; leave it out")
+    taken = {option: value for option, value in options.items() if option in accepted}
+    return registry[name](*arguments, **taken)
+
+
+def make_ema(model: nn.Module, decay: float, device: torch.device) -> AveragedModel:
+    """Copy `model`. With each update the weights of the copy become
+    decay * (what they were) + (1 - decay) * (those of `model`); the first only copies."""
+    return AveragedModel(model, device, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+
+def load_sets(settings: Settings) -> tuple[MNIST, MNIST]:
+    """Return the training set, and what to test on: the test set, or, with --validation N, N images
+    held out of the training set."""
+    trn_set = MNIST(find_split("train", settings.data_dir))
+    count = settings.validation
+    if not count:
+        return trn_set, MNIST(find_split("test", settings.data_dir))
+    if count >= len(trn_set):
+        raise RunError(f"--validation {count}: leaves none of the {len(trn_set)} training images")
+    return split_validation(trn_set, count)
 
 
 def run(
-    args: argparse.Namespace, device: torch.device, trn_set: MNIST, tst_set: MNIST
+    settings: Settings, device: torch.device, trn_set: MNIST, tst_set: MNIST
 ) -> tuple[nn.Module, dict]:
-    """Train one network as specified by the command line `args`.
-
-    Args:
-        tst_set: what to test on after each epoch: the test set or held-out training images.
+    """Train one network on `trn_set`, and test it after each epoch on `tst_set`: the test set, or
+    held-out training images. Both lie on the CPU.
 
     Returns:
         The trained network (with --ema its average), and the metrics that were written.
 
     Raises:
-        RunError: the run cannot be resumed, or the loss is no longer a finite number.
+        RunError: the run cannot start, resume, or go on (the loss is not a finite number).
         OSError: a file cannot be written.
     """
-    config = config_of(args)
-    files = run_files(args.results_dir, args.name)
-    watched = watched_split(config)
-    # Before the sets are moved: fingerprints are computed on the CPU.
-    data = {"training": fingerprint(trn_set), SPLIT_TITLES[watched]: fingerprint(tst_set)}
-    trn_set, tst_set = trn_set.to(device), tst_set.to(device)  # copies: fit sets a transform
-    with run_lock(files):
-        torch.manual_seed(args.seed)
-        model = MODELS[args.model](args.dropout)
-        model = model.to(device, memory_format=torch.channels_last)  # faster convolutions
-        trn_loader = data_loader(trn_set, args.batch_size, shuffle=True, seed=args.seed)
-        tst_loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-        optimizer = make_optimizer(model, args.optimizer, args.lr, args.momentum, args.weight_decay)
-        steps = args.epochs * len(trn_loader)
-        state = RunState(
+    files = RunFiles(settings, device, trn_set, tst_set)
+    trn_set, tst_set = trn_set.to(device), tst_set.to(device)  # new objects: fit sets a transform
+    with files.locked():
+        torch.manual_seed(settings.seed)
+        model = make(MODELS, settings.model, dropout=settings.dropout).to(device)
+        trn_loader = data_loader(trn_set, settings.batch_size, shuffle=True, seed=settings.seed)
+        tst_loader = data_loader(tst_set)
+        optimizer = make(
+            OPTIMIZERS,
+            settings.optimizer,
+            model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        schedule = SCHEDULES[settings.schedule]
+        steps = settings.epochs * len(trn_loader)
+        state = TrainingState(
             model,
             optimizer,
-            scheduler=make_schedule(optimizer, args.schedule, steps),
-            ema=make_ema(model, args.ema) if args.ema else None,
+            scheduler=LambdaLR(optimizer, lambda step: schedule(step, steps)),
+            ema=make_ema(model, settings.ema, device) if settings.ema else None,
             shuffle_generator=trn_loader.generator,
             history=[],
         )
-        save = functools.partial(save_run, files, state, config, data, device)
-        if args.resume and resume(files.checkpoint, state, config, data, device):
-            save()  # the run may have died after writing only some of its files
-        print(
-            f"{MODEL_TITLES[args.model]}, {count_parameters(model):,} parameters, "
-            f"on {device_name(device)}: {len(trn_set):,} training and "
-            f"{len(tst_set):,} {SPLIT_TITLES[watched]} images"
-        )
-        fit(
-            state,
-            trn_set,
-            trn_loader,
-            tst_loader,
-            device,
-            args.epochs,
-            aug_epochs=args.epochs - args.no_aug_epochs if args.augment else 0,
-            label_smoothing=args.label_smoothing,
-            watched=watched,
-            save=save,
-        )
-    print(*files, sep="\n")
-    trained = state.ema.module if state.ema else model
-    return trained, metrics_of(state, config, data, device)
+        files.resume(state)  # with --resume
+        print(files.title_line(model))
+        for entry in fit(state, settings, trn_set, trn_loader, tst_loader, device):
+            files.save(state)
+            print(files.epoch_line(entry), flush=True)
+    print(*files.paths, sep="\n")
+    return (state.ema.module if state.ema else model).eval(), files.metrics_of(state)
 
 
 # --- the program ------------------------------------------------------------------------------
 
 
-def evaluate(args: argparse.Namespace, device: torch.device) -> None:
+def evaluate(args: argparse.Namespace, settings: Settings, device: torch.device) -> None:
     """Test a trained network on the test set; print its confusion matrix and draw its errors."""
-    model = load_model(args.evaluate).to(device)
-    _, tst_path = find_splits(args.data_dir)
+    checkpoint = load_checkpoint(args.evaluate)
+    model = model_of(args.evaluate, checkpoint).to(device)
+    tst_path = find_split("test", settings.data_dir)
     tst_set = MNIST(tst_path)
-    plots_dir = args.results_dir / "plots"
-    prepare_folder(plots_dir)
-    loader = data_loader(tst_set, TEST_BATCH, shuffle=False)
-    logits, labels = compute_logits(model, loader, device)
-    logits, labels = logits.cpu(), labels.cpu()
-    loss, accuracy = loss_and_accuracy(logits, labels, nn.CrossEntropyLoss())
-    show_evaluation(args.evaluate, plots_dir, tst_set.images, labels, logits, loss, accuracy)
+    logits, _ = compute_logits(model, data_loader(tst_set), device)
+    show_evaluation(
+        args.evaluate, checkpoint, tst_path, tst_set, logits.cpu(), settings.results_dir, args.json
+    )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the program with `arguments` (default: those of the command line)."""
-    args = parse_arguments(arguments)
-    set_up_cpu(args.threads)
-    device = pick_device(args.device)
+def command(arguments: list[str] | None = None) -> None:
+    """Do what `arguments` (default: those of the command line) ask for."""
+    args, settings = parse_arguments(
+        arguments, model=MODELS, optimizer=OPTIMIZERS, schedule=SCHEDULES, augment=AUGMENTATIONS
+    )
+    set_up_cpu(settings.threads)
+    device = pick_device(settings.device)
     if not (args.evaluate or args.predict):
         with process_group(device):
-            run(args, device, *load_sets(args.data_dir, args.validation))
-    elif os.environ.get("RANK", "0") != "0":
-        return  # torchrun started several processes; one is enough here
+            run(settings, device, *load_sets(settings))
+    elif not is_first_of_torchrun():
+        return  # only one process evaluates or predicts
     elif args.evaluate:
-        evaluate(args, device)
+        evaluate(args, settings, device)
     else:
         from support.prediction import predict_images  # imports scipy, so only here
 
@@ -341,5 +301,10 @@ def main(arguments: list[str] | None = None) -> None:
             sys.exit(1)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program; report an error in one line, with an exit code."""
+    run_program(lambda: command(arguments), resume_hint="the same command with --resume")
+
+
 if __name__ == "__main__":
-    run_program(main, resume_hint="the same command with --resume")
+    main()

@@ -1,7 +1,18 @@
-"""The two networks: LeNet-5 and a multi-layer perceptron of about the same size.
+"""The networks: LeNet-5, and a multi-layer perceptron of about the same size.
 
-Both map a batch of images, float32 [B, 1, 28, 28], to logits, float32 [B, 10]: one score per
-digit, before any softmax (CrossEntropyLoss applies it).
+A network maps a batch of images, float32 [B, 1, 28, 28], to logits, float32 [B, 10]: one score per
+digit, before any softmax (CrossEntropyLoss applies it). main.py trains any such network whose class
+needs no arguments; --dropout is passed to a parameter `dropout`, if there is one. To add yours,
+write a file mine.py, and use it in place of main.py, for --evaluate and --predict as well:
+
+    from torch import nn
+    from main import main
+    from model import MODELS
+
+    class MyNet(nn.Module): ...
+
+    MODELS["mynet"] = MyNet  # python mine.py --model mynet
+    main()
 """
 
 import torch
@@ -15,7 +26,7 @@ class LeNet5(nn.Module):
     LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition
     (1998), section II.B, in today's usual form: max pooling instead of trainable subsampling,
     ReLU instead of a scaled tanh, every map of conv2 connected to every map of conv1, and a linear
-    output layer instead of RBF units. The paper's 32x32 input is our 28x28 padded by 2.
+    output layer instead of RBF units. Padding by 2 makes our 28x28 the paper's 32x32.
 
         layer   output        parameters
         conv1   6 x 28 x 28   6 * (1 * 5 * 5) +   6 =    156
@@ -39,6 +50,7 @@ class LeNet5(nn.Module):
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, 10)
+        self.to(memory_format=torch.channels_last)  # the order in memory: faster convolutions
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # Pooling first: relu(max(x)) = max(relu(x)), and ReLU then runs on a quarter of the values.
@@ -88,3 +100,4 @@ def count_parameters(model: nn.Module) -> int:
 
 
 MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
+MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}  # another network is called by its key

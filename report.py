@@ -12,8 +12,6 @@ last finished epoch. All numbers, tables and figures are made from the records a
 import argparse
 import contextlib
 import io
-import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,95 +20,43 @@ import torch
 from torch import distributed, nn
 
 import main
-from dataset import MNIST, data_loader, find_splits, split_validation
+from dataset import MNIST, data_loader, find_split, split_validation
+from model import MODEL_TITLES
 from support.argument_types import int_at_least
-from support.checkpoint import CHECKPOINT_FORMAT, load_model, write_checkpoint
-from support.distributed import pick_device, set_up_cpu
+from support.checkpoint import load_model, write_checkpoint
+from support.distributed import is_first_of_torchrun, pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
-from support.options import (
-    RECIPE,
-    Parser,
-    add_folders,
-    changed_settings,
-    config_of,
-    parse_arguments,
-)
-from support.report import error_tables, figures, regularization, tables
-from support.report.layers import save_layers
+from support.options import Parser, Settings, add_folders
+from support.report import figures, regularization, tables
 from support.report.page import write_page
 from support.report.plan import (
-    CHOICE_SEEDS,
-    CHOICES,
-    EPOCHS,
-    FRESH,
-    FRESH_ROWS,
-    FRESH_SEEDS,
-    HELD_OUT,
-    LONG_CHOICES,
     LONG_PLAIN,
-    LR_CHOICES,
     RECIPE_ROW,
-    RECIPE_WITHOUT,
-    ROWS,
+    SEEDS,
     SHORT_RECIPE,
-    SHORT_RECIPE_OPTIONS,
+    Plan,
+    planned_runs,
 )
-from support.report.records import Records, confusions, final_values
-from support.report.speed import fast_table, speed_table, torchrun_table
+from support.report.records import (
+    Records,
+    confusions,
+    final_values,
+    find_record,
+    load_records,
+    write_record,
+)
+from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
-SEEDS = 10
-SPEEDS = {"epoch", "start", "memory", "scaling", "fast", "torchrun"}  # by benchmark.py
 
 Sets = tuple[MNIST, MNIST]  # the training and the test set
-Plan = list[tuple[str, argparse.Namespace]]  # of each run: the row of its table, its settings
 
 
 # --- training what is missing -----------------------------------------------------------------
 
 
-def planned_runs(args: argparse.Namespace) -> Plan:
-    """Return every run: its row, and its settings.
-
-    First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
-    whatever is finished can be compared; then the recipe and its controls. With --epochs, only the
-    ablation and the recipe: short runs do not tell how long ones end.
-    """
-    seeds, recipe_epochs = range(args.seeds), RECIPE["epochs"]
-    plan = []
-    if not args.epochs:
-        for choices, epochs in (
-            (LR_CHOICES, EPOCHS),
-            (CHOICES, EPOCHS),
-            (LONG_CHOICES, recipe_epochs),
-        ):
-            for row, added in choices.items():
-                options = f"{added} --validation {HELD_OUT}"
-                plan += [(row, options, epochs, seed) for seed in range(CHOICE_SEEDS)]
-    plan += [(row, options, EPOCHS, seed) for seed in seeds for row, options in ROWS.items()]
-    plan += [(RECIPE_ROW, "--regularize", recipe_epochs, seed) for seed in seeds]
-    if not args.epochs:
-        plan += [(LONG_PLAIN, "", recipe_epochs, seed) for seed in seeds]
-        plan += [(SHORT_RECIPE, SHORT_RECIPE_OPTIONS, EPOCHS, seed) for seed in seeds]
-        for row, options in RECIPE_WITHOUT.items():
-            plan += [(row, options, recipe_epochs, seed) for seed in seeds]
-        fresh = FRESH_SEEDS if args.seeds == SEEDS else FRESH_SEEDS[: args.seeds]
-        for seed in fresh:
-            for row, (options, epochs) in FRESH_ROWS.items():
-                plan.append((f"{FRESH}{row}", options, epochs, seed))
-    runs = []
-    for row, options, epochs, seed in plan:
-        epochs, name = args.epochs or epochs, row.removeprefix(FRESH)
-        # One thread per run: the results do not depend on how many runs and cores there are.
-        command = f"{options} --epochs {epochs} --seed {seed} --threads 1 --resume"
-        run = parse_arguments([*command.split(), "--name", f"{name}-{epochs}-epochs-seed-{seed}"])
-        run.data_dir, run.results_dir = args.data_dir, args.results_dir
-        runs.append((row, run))
-    return runs
-
-
-def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
+def share_out(runs: Plan) -> Iterator[tuple[str, Settings]]:
     """Yield the runs of this process: all, or, under torchrun, always the next that no process has
     taken. The first process then waits for the others: it writes the report from their records."""
     if not distributed.is_torchelastic_launched():
@@ -124,21 +70,8 @@ def share_out(runs: Plan) -> Iterator[tuple[str, argparse.Namespace]]:
         time.sleep(1)
 
 
-def record_path(folder: Path, run: argparse.Namespace) -> Path:
-    return folder / "runs" / f"{run.name}.json"
-
-
-def find_record(folder: Path, run: argparse.Namespace) -> dict | None:
-    """Return the record of this run, if it was finished before, with the same settings."""
-    path = record_path(folder, run)
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text())
-    return None if changed_settings(record["config"], config_of(run)) else record
-
-
 def train_and_record(
-    folder: Path, run: argparse.Namespace, sets: Sets, weights_path: Path | None = None
+    folder: Path, settings: Settings, sets: Sets, weights_path: Path | None = None
 ) -> dict:
     """Train one run to its end. Write its record, and return it: its metrics, and, unless images
     were held out, how the trained network classifies both sets.
@@ -146,11 +79,13 @@ def train_and_record(
     Args:
         weights_path: where to write the weights of the network, if anywhere.
     """
-    trn_set, tst_set = split_validation(sets[0], run.validation) if run.validation else sets
-    device = pick_device(run.device)
+    trn_set, tst_set = sets
+    if settings.validation:
+        trn_set, tst_set = split_validation(trn_set, settings.validation)
+    device = pick_device(settings.device)
     with contextlib.redirect_stdout(io.StringIO()):
-        model, record = main.run(run, device, trn_set, tst_set)
-    if not run.validation:
+        model, record = main.run(settings, device, trn_set, tst_set)
+    if not settings.validation:
         digits = predict_digits(model, trn_set, device)
         record["train_accuracy"] = (digits == trn_set.labels).double().mean().item()
         digits = predict_digits(model, tst_set, device)
@@ -159,67 +94,20 @@ def train_and_record(
             for index in (digits != tst_set.labels).nonzero().flatten().tolist()
         }
     if weights_path:
-        save_weights(weights_path, run, model)  # before the record, with which the run is finished
-    with atomic_write(record_path(folder, run)) as file:
-        file.write((json.dumps(record, indent=1) + "\n").encode())
+        # The weights alone, before the record, with which the run is finished.
+        weights = {"model": settings.model, "weights": model.state_dict(), "ema": None}
+        write_checkpoint(weights_path, weights)
+    write_record(folder, settings, record)
     return record
 
 
 def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> torch.Tensor:
     """Return what `model`, on `device`, predicts for each image: digits, int64 [N], on the CPU."""
-    loader = data_loader(dataset, main.TEST_BATCH, shuffle=False)
-    logits, _ = main.compute_logits(model, loader, device)
+    logits, _ = main.compute_logits(model, data_loader(dataset), device)
     return logits.argmax(dim=1).cpu()
 
 
-def save_weights(path: Path, run: argparse.Namespace, model: nn.Module) -> None:
-    """Write the weights of a network, and nothing else, as a checkpoint for --evaluate."""
-    weights = model.state_dict()
-    write_checkpoint(
-        path, {"format": CHECKPOINT_FORMAT, "model": run.model, "weights": weights, "ema": None}
-    )
-
-
 # --- from records to tables and figures -------------------------------------------------------
-
-
-def load_records(folder: Path, runs: Plan) -> Records:
-    """Return the records of those of `runs` that are finished, by row and then by seed.
-
-    Rows that are compared seed by seed are cut to the seeds that all of them have.
-
-    Raises:
-        RunError: too few runs are finished.
-    """
-    runs = [(row, run) for row, run in runs if not row.startswith(FRESH)]  # not yet reported
-    found: dict[str, dict[int, dict]] = {row: {} for row, _ in runs}
-    for row, run in runs:
-        if record := find_record(folder, run):
-            found[row][run.seed] = record
-    compared = [row for row in found if row not in CHOICES | LONG_CHOICES | LR_CHOICES]
-    everywhere = set.intersection(*(set(found[row]) for row in compared))
-    for row in compared:
-        found[row] = {seed: found[row][seed] for seed in everywhere}
-    for row, records in found.items():
-        if len(records) < 2:
-            raise RunError(f"{folder}: {row} has fewer than 2 seeds; run report.py to its end")
-    return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
-
-
-def load_speeds() -> dict:
-    """Return what tests/benchmark.py measured.
-
-    Raises:
-        RunError: it has not measured everything.
-    """
-    file = REPORT / "speed.json"
-    speed = json.loads(file.read_text()) if file.exists() else {}
-    if missing := SPEEDS - speed.keys():
-        raise RunError(
-            f"{file}: has no {min(missing)}; git checkout brings it back, "
-            "python tests/benchmark.py measures again"
-        )
-    return speed
 
 
 def readme_tables(records: Records) -> dict[str, str]:
@@ -231,11 +119,11 @@ def readme_tables(records: Records) -> dict[str, str]:
         "models": tables.models_table(records),
         "known": tables.known_table(records),
         "differences": tables.differences_table(records),
-        "confusions": error_tables.confusions_table(records),
-        "hard": error_tables.hard_images_text(records),
+        "confusions": tables.confusions_table(records),
+        "hard": tables.hard_images_text(records),
         "ablation": regularization.ablation_table(records),
     }
-    if SHORT_RECIPE in records:  # not with --epochs: see planned_runs
+    if SHORT_RECIPE in records:  # not with --epochs
         made["control"] = regularization.control_table(records)
         made["choices"] = regularization.choices_table(records)
         made["recipe"] = regularization.recipe_table(records)
@@ -258,12 +146,12 @@ def replace_tables(path: Path, made: dict[str, str]) -> str:
     Raises:
         RunError: the markers of a table are missing.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for name, table in made.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-        before, found_start, rest = text.partition(start)
-        _, found_end, after = rest.partition(end)
-        if not (found_start and found_end):
+        before, _, rest = text.partition(start)  # rest: "" where there is no start
+        _, found, after = rest.partition(end)
+        if not found:
             raise RunError(f"{path.name}: has no {start} with {end}; put the two lines back")
         text = f"{before}{start}\n{table}\n{end}{after}"
     return text
@@ -272,29 +160,28 @@ def replace_tables(path: Path, made: dict[str, str]) -> str:
 def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     """Draw every figure of README.md, and write the page to draw a digit on."""
     trn_set, tst_set = sets
-    lenet5, mlp = {"LeNet-5": records["lenet5"]}, {"MLP": records["mlp"]}
-    figures.save_curves(folder / "lenet5.png", "LeNet-5, plain", lenet5)
-    figures.save_curves(folder / "mlp.png", "MLP, plain", mlp)
-    figures.save_curves(folder / "lenet5-mlp.png", "LeNet-5 and the MLP", lenet5 | mlp)
+    lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
+    plain = {lenet5: records["lenet5"], mlp: records["mlp"]}
+    for row, title in (("lenet5", lenet5), ("mlp", mlp)):
+        figures.save_curves(folder / f"{row}.png", f"{title}, plain", {title: records[row]})
+    figures.save_curves(folder / "lenet5-mlp.png", f"{lenet5} and the {mlp}", plain)
     figures.save_curves(
         folder / "regularized.png",
-        "LeNet-5 with and without --regularize",
-        {"LeNet-5": records[LONG_PLAIN], "LeNet-5, --regularize": records[RECIPE_ROW]},
+        f"{lenet5} with and without --regularize",
+        {lenet5: records[LONG_PLAIN], f"{lenet5}, --regularize": records[RECIPE_ROW]},
         lowest_accuracy=98,
         no_aug_epochs=records[RECIPE_ROW][0]["config"]["no_aug_epochs"],
     )
     effects, seeds = regularization.effects_of(records), len(records["lenet5"])
     figures.save_ablation(folder / "ablation.png", effects, seeds)
-    figures.save_confusions(
-        folder / "confusions.png",
-        {"LeNet-5": confusions(records["lenet5"]), "MLP": confusions(records["mlp"])},
-    )
+    errors = {title: confusions(runs) for title, runs in plain.items()}
+    figures.save_confusions(folder / "confusions.png", errors)
     misclassified = [record["misclassified"] for record in records[RECIPE_ROW]]
     figures.save_hard_digits(folder / "misclassified.png", tst_set.images, misclassified)
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     figures.save_augmented(folder / "augment.png", trn_set[firsts][0])
     model = load_model(folder / "lenet5.pt")
-    save_layers(folder / "layers.png", model, tst_set.images[0])
+    figures.save_layers(folder / "layers.png", model, tst_set.images[0])
     write_page(folder / "draw.html", model, tst_set.images, tst_set.labels)
 
 
@@ -321,27 +208,31 @@ def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
 def report(arguments: list[str] | None = None) -> None:
     """Train what is missing, then write the report."""
     args = parse_report_arguments(arguments)
-    speed = load_speeds()  # so that a missing file is reported now, not after hours of training
+    speed = load_speeds(REPORT / "speed.json")  # first: if it is missing, nothing is trained
     set_up_cpu(threads=1)
     full = args.seeds == SEEDS and args.epochs is None
     folder = args.results_dir / ("report" if full else "quick-report")
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    runs = planned_runs(args)
-    sets = tuple(MNIST(path) for path in find_splits(args.data_dir))
-    for row, run in share_out(runs):
-        if find_record(folder, run) is None:
+    runs = planned_runs(args.seeds, args.epochs, args.data_dir, args.results_dir)
+    sets = tuple(MNIST(find_split(split, args.data_dir)) for split in ("train", "test"))
+    for row, settings in share_out(runs):
+        shown = row == RECIPE_ROW and settings.seed == 0  # the network of README.md's pictures
+        weights_path = folder / "lenet5.pt" if shown else None
+        lost = shown and not weights_path.exists()
+        if lost or find_record(folder, settings) is None:
             start = time.perf_counter()
-            shown = row == RECIPE_ROW and run.seed == 0  # the network of README.md's pictures
-            record = train_and_record(folder, run, sets, folder / "lenet5.pt" if shown else None)
+            record = train_and_record(folder, settings, sets, weights_path)
             done = sum(find_record(folder, other) is not None for _, other in runs)
             [accuracy] = final_values([record], "accuracy")
+            # The line break within the text: otherwise torchrun's processes might print before it.
             print(
-                f"{run.name}: {accuracy:.2%} on the "
-                f"{'validation' if run.validation else 'test'} set, "
-                f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done",
+                f"{settings.name}: {accuracy:.2%} on the "
+                f"{'validation' if settings.validation else 'test'} set, "
+                f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done\n",
+                end="",
                 flush=True,
             )
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_of_torchrun():
         write_report(folder, runs, sets, speed)
 
 

@@ -1,78 +1,72 @@
-"""The state of a run while it trains, and its checkpoint: saving, loading, resuming."""
+"""The state of a run while it trains, and its checkpoint: writing, reading, resuming."""
 
 import io
-import zlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from dataset import MNIST
 from model import MODELS
-from support.distributed import from_main_process, is_main_process
 from support.files import RunError, atomic_write
-from support.options import changed_settings, watched_split
 
 CHECKPOINT_FORMAT = 2
-GENERATORS = {"cpu": torch, "cuda": torch.cuda, "mps": torch.mps}  # each device's global one
+# How the state of each kind of device's random generator is got, and set.
+GET_RANDOM = {
+    "cpu": lambda device: torch.get_rng_state(),
+    "cuda": torch.cuda.get_rng_state,
+    "mps": lambda device: torch.mps.get_rng_state(),
+}
+SET_RANDOM = {
+    "cpu": lambda state, device: torch.set_rng_state(state),
+    "cuda": torch.cuda.set_rng_state,
+    "mps": lambda state, device: torch.mps.set_rng_state(state),
+}
 
 
 @dataclass
-class RunState:
-    """All that changes while a network trains, and that a checkpoint therefore keeps."""
+class TrainingState:
+    """All that changes while a network trains."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler | None
+    scheduler: LRScheduler
     ema: AveragedModel | None
     shuffle_generator: torch.Generator
     history: list[dict]
 
+    def to_save(self, device: torch.device) -> dict:
+        """Return the state as a checkpoint holds it; `device` is where the run trains."""
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "random": {kind: GET_RANDOM[kind](device) for kind in {"cpu", device.type}},
+            "shuffle": self.shuffle_generator.get_state(),
+            "epoch": len(self.history),
+            "history": self.history,
+        }
 
-def make_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """Copy `model`; the copy's weights are to be an exponential moving average of its weights:
-    after each step, decay * (their old value) + (1 - decay) * (the weight of `model`). The first
-    step only copies."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def restore(self, saved: dict, device: torch.device) -> None:
+        """Restore the state that `to_save` returned.
 
-
-def fingerprint(dataset: MNIST) -> int:
-    """CRC-32 of all images and labels, on the CPU: tells one data set from another."""
-    return zlib.crc32(dataset.images.numpy(), zlib.crc32(dataset.labels.numpy()))
-
-
-# --- saving -----------------------------------------------------------------------------------
-
-
-def save_checkpoint(
-    path: Path, state: RunState, config: dict, data: dict[str, int], device: torch.device
-) -> None:
-    """Write all that is needed to use the network or to continue training it.
-
-    Args:
-        config: the settings of the run.
-        data: the fingerprints of the data sets, by what they are called.
-    """
-    write_checkpoint(
-        path,
-        {
-            "format": CHECKPOINT_FORMAT,
-            "model": config["model"],
-            "weights": state.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "scheduler": state.scheduler.state_dict() if state.scheduler else None,
-            "ema": state.ema.state_dict() if state.ema else None,
-            "random": {kind: GENERATORS[kind].get_rng_state() for kind in {"cpu", device.type}},
-            "shuffle": state.shuffle_generator.get_state(),
-            "epoch": len(state.history),
-            "history": state.history,
-            "config": config,
-            "data": data,
-        },
-    )
+        Raises:
+            RuntimeError, KeyError, TypeError, ValueError, AttributeError: it does not fit.
+        """
+        self.model.load_state_dict(saved["weights"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scheduler"]:  # older files hold none of a constant one
+            self.scheduler.load_state_dict(saved["scheduler"])
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
+        self.shuffle_generator.set_state(saved["shuffle"])
+        self.history.extend(saved["history"])
+        for kind in saved["random"].keys() & {"cpu", device.type}:
+            SET_RANDOM[kind](saved["random"][kind], device)
 
 
 def write_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -83,21 +77,19 @@ def write_checkpoint(path: Path, checkpoint: dict) -> None:
     """
     # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
-    torch.save(checkpoint, content)
+    torch.save({"format": CHECKPOINT_FORMAT} | checkpoint, content)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
 
 
-# --- loading ----------------------------------------------------------------------------------
-
-
-def load_checkpoint(path: Path) -> dict:
+def load_checkpoint(path: str | os.PathLike) -> dict:
     """Read what `write_checkpoint` wrote, without running code that the file may hold.
 
     Raises:
         RunError: the file is damaged, or not a checkpoint of this program.
         OSError: it cannot be read.
     """
+    path = Path(path)
     if path.exists() and not path.is_file():  # reading a named pipe would wait forever
         raise RunError(f"{path}: is not a file; name a checkpoint")
     content = io.BytesIO(path.read_bytes())
@@ -110,91 +102,41 @@ def load_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
-def load_model(path: Path) -> nn.Module:
-    """Return the trained network of a checkpoint, on the CPU; of a run with --ema, the averaged
-    one.
+def load_model(path: str | os.PathLike) -> nn.Module:
+    """Return the trained network of a checkpoint, on the CPU and in evaluation mode. With --ema, it
+    is the averaged one.
 
     Raises:
-        RunError: the file is damaged, or not a checkpoint of one of MODELS.
+        RunError: the file is damaged, or does not fit one of MODELS.
         OSError: it cannot be read.
     """
-    checkpoint = load_checkpoint(path)
+    return model_of(path, load_checkpoint(path))
+
+
+def model_of(path: str | os.PathLike, checkpoint: dict) -> nn.Module:
+    """Return the trained network of a checkpoint that `load_checkpoint` read from `path`."""
+    name = checkpoint.get("model")
+    if name not in MODELS:
+        raise RunError(
+            f"{path}: holds a network called {name}, which is not in MODELS; use the script that "
+            "registers it in place of main.py"
+        )
+    model = MODELS[name]()
     try:
-        model = MODELS[checkpoint["model"]]()
-        model.load_state_dict(checkpoint["weights"])
-        if checkpoint["ema"]:
-            ema = make_ema(model, decay=0.0)
-            ema.load_state_dict(checkpoint["ema"])
-            model = ema.module
+        weights = checkpoint["weights"]
+        if checkpoint["ema"]:  # its network is "module", beside the count "n_averaged"
+            weights = {
+                key.removeprefix("module."): value
+                for key, value in checkpoint["ema"].items()
+                if key.startswith("module.")
+            }
+        model.load_state_dict(weights)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: holds no weights of {' or '.join(MODELS)}; train again") from error
-    return model.to(memory_format=torch.channels_last).eval()
+        raise RunError(f"{path}: {misfit(name, error)}") from error
+    return model.eval()
 
 
-def resume(
-    path: Path, state: RunState, config: dict, data: dict[str, int], device: torch.device
-) -> bool:
-    """Put `state` where the checkpoint of this run left off; return False if there is none.
-
-    Raises:
-        RunError: the checkpoint cannot be used, or was made with other settings or other data.
-    """
-    # The other processes of a run may be on machines that have no such file.
-    checkpoint = from_main_process(
-        load_checkpoint(path) if is_main_process() and path.exists() else None
-    )
-    if checkpoint is None:
-        print(f"{path}: does not exist yet; starting from the beginning")
-        return False
-    try:
-        check_resumable(path, checkpoint, config, data)
-        check_history(path, checkpoint, watched=watched_split(config))
-        state.model.load_state_dict(checkpoint["weights"])
-        state.optimizer.load_state_dict(checkpoint["optimizer"])
-        if state.scheduler:
-            state.scheduler.load_state_dict(checkpoint["scheduler"])
-        if state.ema:
-            state.ema.load_state_dict(checkpoint["ema"])
-        state.shuffle_generator.set_state(checkpoint["shuffle"])
-        state.history.extend(checkpoint["history"])
-        for kind in checkpoint["random"].keys() & {"cpu", device.type}:
-            GENERATORS[kind].set_rng_state(checkpoint["random"][kind])
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path}: does not fit this run; train again without --resume") from error
-    return True
-
-
-def check_resumable(path: Path, checkpoint: dict, config: dict, data: dict[str, int]) -> None:
-    """Raise RunError, saying what differs, unless resuming equals a run without interruption."""
-    changed = changed_settings(checkpoint["config"], config)
-    epochs = checkpoint["config"]["epochs"]
-    # Before other settings: --regularize derives some from it.
-    if epochs != config["epochs"] and (config["schedule"] != "constant" or config["no_aug_epochs"]):
-        raise RunError(
-            f"--epochs was {epochs} when {path} was written, and is {config['epochs']}: schedule "
-            "and --no-aug-epochs depend on the length of a run; set it back, or train all "
-            f"{config['epochs']} epochs without --resume (--name NAME keeps both runs)"
-        )
-    if changed:
-        name = next(iter(changed))
-        raise RunError(
-            f"--{name.replace('_', '-')} was {changed[name]} when {path} was written, and is "
-            f"{config[name]}: set it back, or train again without --resume"
-        )
-    for name, number in data.items():
-        if checkpoint["data"][name] != number:
-            raise RunError(f"{path}: belongs to other {name} images; use those")
-    if checkpoint["epoch"] > config["epochs"]:
-        raise RunError(f"{path}: already has {checkpoint['epoch']} epochs; raise --epochs")
-
-
-def check_history(path: Path, checkpoint: dict, watched: str) -> None:
-    """Raise RunError unless the checkpoint has all numbers of each of its epochs."""
-    quantities = ("train_loss", "train_accuracy", f"{watched}_loss", f"{watched}_accuracy")
-    history = checkpoint["history"]
-    epochs = [entry["epoch"] for entry in history]
-    numbers = [entry[name] for entry in history for name in (*quantities, "seconds", "lr")]
-    if epochs != list(range(1, checkpoint["epoch"] + 1)) or not all(
-        isinstance(number, float | int) for number in numbers
-    ):
-        raise RunError(f"{path}: its history is damaged; train again without --resume")
+def misfit(name: str, error: Exception) -> str:
+    """Return what does not fit, in torch's words, and what to do, in one line."""
+    reason = " ".join(str(error).split())
+    return f"does not fit {name} as it is now ({reason}); train again, or undo the change"

@@ -6,10 +6,7 @@ import io
 import math
 import os
 import platform
-import re
-import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import distributed, nn
@@ -32,7 +29,8 @@ def pick_device(name: str) -> torch.device:
     if not available[name]:
         raise RunError(f"--device {name}: torch finds none here; try --device auto")
     if name == "cuda" and distributed.is_torchelastic_launched():
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        # report.py's processes, each with runs of its own, may share a GPU.
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     return torch.device(name)
 
 
@@ -46,15 +44,6 @@ def device_name(device: torch.device) -> str:
         name += " (1 thread)" if threads == 1 else f" ({threads} threads)"
     processes = distributed.get_world_size() if distributed.is_initialized() else 1
     return name if processes == 1 else f"{processes} times {name}"
-
-
-def processor_name() -> str:
-    """Name the kind of this machine's processor, and the widest instructions that torch uses on it:
-    both decide how sums are rounded."""
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux; elsewhere Python may know
-    names = re.findall("model name\\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    name = names[0] if names else platform.processor()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def set_up_cpu(threads: int | None) -> None:
@@ -82,11 +71,14 @@ def process_group(device: torch.device) -> Iterator[None]:
     Only the main process prints. Without torchrun this does nothing.
 
     Raises:
-        RunError: another process has died.
+        RunError: there are more processes than GPUs, or another process has died.
     """
     if not distributed.is_torchelastic_launched():
         yield
         return
+    if device.type == "cuda":
+        check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
+        torch.cuda.set_device(device)  # what speaks of "the" GPU then means this process's
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     silence = (
         contextlib.nullcontext() if is_main_process() else contextlib.redirect_stdout(io.StringIO())
@@ -95,6 +87,11 @@ def process_group(device: torch.device) -> Iterator[None]:
         with silence:
             yield
     except RuntimeError as error:
+        if "finished reduction" in str(error):
+            raise RunError(
+                "under torchrun every parameter of a network must get a gradient; freeze "
+                "(requires_grad=False) or remove those that get none"
+            ) from error
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
         raise RunError(
@@ -102,15 +99,27 @@ def process_group(device: torch.device) -> Iterator[None]:
             "the same command with --resume continues the run"
         ) from error
     finally:
-        # Before version 2.8, torch holds the GIL while it waits for the group's threads to
-        # end, one of which may still need it to free the last tensors: give them a moment.
-        time.sleep(0.1)
         distributed.destroy_process_group()
+
+
+def check_gpus(processes: int, gpus: int) -> None:
+    """Raise RunError unless each process of a run has a GPU of its own, as NCCL demands."""
+    if processes > gpus:
+        raise RunError(
+            f"{processes} processes cannot share {gpus} GPU{'s' if gpus > 1 else ''} in one run; "
+            f"use --nproc-per-node {gpus}, or --device cpu"
+        )
 
 
 def is_main_process() -> bool:
     """Return whether this process prints and writes: the only one of its run, or the first."""
     return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def is_first_of_torchrun() -> bool:
+    """Return whether this is the only process, or the first of those that torchrun started, whether
+    or not they share a run."""
+    return not distributed.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
 def from_main_process(value: object) -> object:
@@ -128,9 +137,13 @@ def progress_bar(batches: Iterable, description: str) -> tqdm:
     return tqdm(batches, description, leave=False, disable=hidden)
 
 
-def distribute(model: nn.Module) -> nn.Module:
-    """Return `model`; under torchrun, wrapped so that all processes share each batch."""
-    return ShardedBatch(model) if distributed.is_initialized() else model
+def distribute(model: nn.Module, trained: bool = True) -> nn.Module:
+    """Return `model`; under torchrun, wrapped so that all processes share each batch.
+
+    Args:
+        trained: whether gradients are needed; the averaged network is only tested.
+    """
+    return ShardedBatch(model, trained) if distributed.is_initialized() else model
 
 
 class ShardedBatch(nn.Module):
@@ -139,12 +152,21 @@ class ShardedBatch(nn.Module):
     Each process is given the whole batch and computes its share of the images; all get all the
     logits, float32 [B, 10]. So each finds the loss of the whole batch, and from it the gradients
     of its own share. Random numbers stay in step, since all processes draw equally many: the same
-    augmented images as in one process, but the same dropout for each share.
+    augmented images as in one process, but the same dropout for each share. Batch norm computes
+    its statistics from each process's share, and tests with the running ones of the main process.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, trained: bool) -> None:
         super().__init__()
-        self.network = DistributedDataParallel(network)
+        self.network = DistributedDataParallel(network) if trained else network
+
+    def train(self, mode: bool = True) -> "ShardedBatch":
+        """Switch to training, or to testing: there with the buffers of the main process, which
+        writes the checkpoint."""
+        super().train(mode)
+        for buffer in self.network.buffers():
+            distributed.broadcast(buffer, src=0)
+        return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         rank, processes = distributed.get_rank(), distributed.get_world_size()

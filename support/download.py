@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,9 +21,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from support.files import DataError, atomic_write
+from support.files import DataError, atomic_write, remove_leftovers
+from support.mnist_files import SIZE
 
-SIZE = 28  # pixels, both ways
 # The four files that Yann LeCun published, and what their bytes must hash to.
 IDX_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -50,10 +49,7 @@ def download_mnist(folder: Path, splits: Iterable[str] = ("train", "test")) -> N
             "name a folder that holds train.tar and test.tar with --data-dir"
         )
     print(f"downloading MNIST into {folder} (only this once)", file=sys.stderr)
-    for leftover in folder.glob(".*.part"):
-        # Another process may be downloading, too; an hour-old one was left by a killed process.
-        if time.time() - leftover.stat().st_mtime > 3600:
-            leftover.unlink()
+    remove_leftovers(folder)
     idx = download_idx(folder)
     with contextlib.ExitStack() as stack:  # the tars appear together, when it closes
         for split in splits:

@@ -1,10 +1,14 @@
 """What --evaluate tells about a trained network: loss, accuracy, confusion matrix, pictures."""
 
+import json
 from pathlib import Path
 
 import torch
+from torch.nn import functional
+from torch.utils.data import Dataset
 
 from support.plots import save_confusion, save_misclassified
+from support.provenance import fingerprint
 
 
 def count_confusions(labels: torch.Tensor, digits: torch.Tensor) -> torch.Tensor:
@@ -33,31 +37,46 @@ def confusion_table(counts: torch.Tensor) -> str:
 
 
 def show_evaluation(
-    checkpoint: Path,
-    plots: Path,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    path: Path,
+    checkpoint: dict,
+    tst_path: Path,
+    tst_set: Dataset,
     logits: torch.Tensor,
-    loss: float,
-    accuracy: float,
+    results_dir: Path,
+    as_json: bool,
 ) -> None:
     """Print how a network classifies the test set, and draw its confusions and errors.
 
     Args:
-        plots: the folder to draw into.
-        images: uint8 [N, 1, 28, 28], on the CPU as all tensors here.
-        labels: int64 [N].
-        logits: float32 [N, 10].
-        loss: the average loss per sample.
-        accuracy: 0 to 1.
+        path, checkpoint: where the network was loaded from, and what stands there.
+        tst_path, tst_set: the test set: where it lies, and its `images` and `labels`.
+        logits: of each image, float32 [N, 10], on the CPU.
+        as_json: print one JSON object instead of sentences and a table.
     """
+    labels = tst_set.labels
     counts = count_confusions(labels, logits.argmax(dim=1))
+    loss = functional.cross_entropy(logits, labels).item()
+    accuracy = int(counts.trace()) / len(labels)
+    known = checkpoint.get("data", {}).get("test")  # none, if the run watched other images
+    differs = known is not None and known != fingerprint(tst_set)
+    confusion_path = results_dir / "plots" / f"{path.stem}_confusion.png"
+    misclassified_path = results_dir / "plots" / f"{path.stem}_misclassified.png"
+    save_confusion(confusion_path, f"{path.name}: {accuracy:.2%} of the test set", counts)
+    save_misclassified(misclassified_path, path.name, tst_set.images, labels, logits.softmax(dim=1))
+    if as_json:
+        result = {
+            "checkpoint": str(path),
+            "data": str(tst_path),
+            "tested_in_training": None if known is None else not differs,
+            "loss": loss,
+            "accuracy": accuracy,
+            "confusion": counts.tolist(),
+        }
+        print(json.dumps(result))
+        return
+    note = " (not those that were tested while it trained)" if differs else ""
+    print(f"{path}, on {len(labels):,} test images of {tst_path}{note}:")
     wrong = len(labels) - int(counts.trace())
-    print(f"{checkpoint}, on {len(labels):,} test images:")
     print(f"loss {loss:.4f}, accuracy {accuracy:.2%} ({wrong:,} misclassified)\n")
     print(confusion_table(counts))
-    confusion_path = plots / f"{checkpoint.stem}_confusion.png"
-    misclassified_path = plots / f"{checkpoint.stem}_misclassified.png"
-    save_confusion(confusion_path, f"{checkpoint.name}: {accuracy:.2%} of the test set", counts)
-    save_misclassified(misclassified_path, checkpoint.name, images, labels, logits.softmax(dim=1))
     print(f"\n{confusion_path}\n{misclassified_path}")

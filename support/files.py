@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -37,7 +38,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(part, 0o666 & ~current_umask())  # as of any new file; mkstemp's are private
+            with contextlib.suppress(PermissionError):  # some network folders allow no chmod
+                os.chmod(part, 0o666 & ~current_umask())  # as any new file's; mkstemp's are private
             os.replace(part, path)
         finally:
             with contextlib.suppress(OSError):  # already renamed where all went well
@@ -51,6 +53,15 @@ def current_umask() -> int:
     umask = os.umask(0)  # the only way to read it is to set it
     os.umask(umask)
     return umask
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder that others may be writing to as
+    well: files that are an hour old."""
+    for leftover in folder.glob(".*.part"):
+        with contextlib.suppress(FileNotFoundError):  # just renamed, or removed, by another process
+            if time.time() - leftover.stat().st_mtime > 3600:
+                leftover.unlink()
 
 
 def run_program(program: Callable[[], None], resume_hint: str) -> None:

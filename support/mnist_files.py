@@ -9,15 +9,16 @@ import posixpath
 import re
 import struct
 import tarfile
-import zipfile
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from support.files import DataError, atomic_write
+from support.files import DataError, atomic_write, remove_leftovers
 
 SIZE = 28  # width and height in pixels
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -28,7 +29,8 @@ MAX_PNG_BYTES = 1 << 20  # far above any 28x28 PNG; keeps a huge file out of mem
 def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read all images and labels of a tar or folder: uint8 [N, 28, 28], int64 [N], by file name.
 
-    The decoded pixels of a tar are cached in the user's cache folder under the tar's SHA-256.
+    The decoded pixels of a tar are cached in the user's cache folder under the tar's SHA-256 and
+    the version of Pillow, which decodes.
     """
     tar_path = path.with_name(path.name + ".tar")
     if tar_path.exists() and not path.exists():
@@ -40,15 +42,28 @@ def read_split(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: is not a file; put a tar or a folder there")
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = Path(user_cache, "mnist-lenet5", f"{digest}.npz")
+    cache = cache_folder() / f"{digest}-pillow-{PIL.__version__}.npz"
     arrays = load_cache(cache)
     if arrays is None:
         arrays = decode_images(path, tar_members(path))
         # The cache only saves time: a full disk must not stop a run.
-        with contextlib.suppress(OSError), atomic_write(cache) as file:
-            np.savez(file, images=arrays[0], labels=arrays[1])
+        with contextlib.suppress(OSError):
+            remove_leftovers(cache.parent)
+            with atomic_write(cache) as file:
+                np.savez(file, images=arrays[0], labels=arrays[1])
     return arrays
+
+
+def cache_folder() -> Path:
+    """Return the folder of the cache: in the user's cache folder, or, without a home, in that of
+    the system's temporary files."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not user_cache.is_absolute():  # then it does not count (XDG Base Directory Specification)
+        try:
+            user_cache = Path.home() / ".cache"
+        except RuntimeError:  # no home
+            user_cache = Path(tempfile.gettempdir())
+    return user_cache / "mnist-lenet5"
 
 
 def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -56,10 +71,16 @@ def load_cache(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        valid = (
+            images.dtype == np.uint8
+            and images.shape == (len(labels), SIZE, SIZE)
+            and labels.dtype == np.int64
+            and labels.shape == (len(labels),)
+            and np.isin(labels, range(10)).all()
+        )
+    except Exception:  # numpy and zipfile report a damaged file by errors of many types
         return None
-    valid = images.dtype == np.uint8 and images.shape == (len(labels), SIZE, SIZE)
-    return (images, labels) if valid and labels.dtype == np.int64 else None
+    return (images, labels) if valid else None
 
 
 def decode_images(
@@ -82,8 +103,8 @@ def decode_images(
     for first, second in itertools.pairwise(sorted(map(posixpath.normpath, names))):
         if first == second:
             raise DataError(f"{path}: holds {first} twice; take one out")
-    folders = {folder for name in names for folder in name.split("/")[:-1]}
-    if "train" in folders and "test" in folders:
+    folders = {posixpath.basename(posixpath.dirname(name)) for name in names}
+    if {"train", "test"} <= folders:
         raise DataError(f"{path}: holds both train/ and test/; make a tar of each")
     order = sorted(range(len(names)), key=lambda index: names[index])
     images = np.frombuffer(pixels, np.uint8).reshape(-1, SIZE, SIZE)
@@ -129,6 +150,11 @@ def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
     for file in path.iterdir():
         if not is_visible(file.name):
             continue
+        if file.is_dir():
+            raise DataError(
+                f"{file}: is a folder; put all images into {path} itself, each named "
+                "{number}_{label}.png, such as 00000_5.png"
+            )
         if not file.is_file():  # opening a pipe or a device would wait forever
             raise DataError(f"{file}: is not a file; keep only PNGs in {path}")
         with open(file, "rb") as opened:

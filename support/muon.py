@@ -1,6 +1,6 @@
 """The Muon optimizer: SGD with momentum and orthogonalized steps (Jordan et al. 2024)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -21,23 +21,31 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+        """Take one step. `closure`, as with torch's optimizers, may compute the loss and its
+        gradients first; what it returns is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             lr, momentum = group["lr"], group["momentum"]
             for parameter in group["params"]:
-                if parameter.grad is None:  # frozen
+                if parameter.grad is None:  # frozen or unused
                     continue
                 state = self.state[parameter]
                 if not state:
                     state["average"] = torch.zeros_like(parameter)
                 average = state["average"].lerp_(parameter.grad, 1 - momentum)
                 nesterov = parameter.grad.lerp(average, momentum)
-                update = orthogonalize(nesterov.reshape(len(nesterov), -1))
+                matrix = torch.atleast_1d(nesterov)  # a scalar counts as 1x1
+                update = orthogonalize(matrix.reshape(len(matrix), -1))
                 rows, columns = update.shape
-                # So that outputs change by about the same amount, whatever the shape of the layer.
+                # Scaled so that outputs change by about as much, whatever the shape of the layer.
                 update *= max(1, rows / columns) ** 0.5
                 parameter.mul_(1 - lr * group["weight_decay"])
                 parameter.sub_(lr * update.view_as(parameter))
+        return loss
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
@@ -46,12 +54,16 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     The singular vectors stay; the singular values, but for tiny ones, become 0.7 to 1.2. Five
     steps of the Newton-Schulz iteration, which needs only products (Jordan et al. 2024).
     """
-    a, b, c = 3.4445, -4.7750, 2.0315  # theirs, which raise small singular values fastest
+    a, b, c = (
+        3.4445,
+        -4.7750,
+        2.0315,
+    )  # theirs: they raise small singular values fastest
     rows, columns = matrix.shape
     x = matrix if rows <= columns else matrix.T
     x = x / (x.norm() + 1e-7)
     for _ in range(5):
         square = x @ x.T
-        # a x + (b square + c square square) x, each sum taken as part of its product
+        # a x + (b square + c square square) x; addmm computes a product and a sum in one call
         x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x if rows <= columns else x.T

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from dataset import SIZE
+from model import MODEL_TITLES
 from support.files import atomic_write
+from support.mnist_files import SIZE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
-COLORS = {"LeNet-5": "tab:blue", "MLP": "tab:orange", "LeNet-5, --regularize": "tab:green"}
+COLORS = {
+    MODEL_TITLES["lenet5"]: "tab:blue",
+    MODEL_TITLES["mlp"]: "tab:orange",
+    f"{MODEL_TITLES['lenet5']}, --regularize": "tab:green",
+}
 GRAY = "0.6"  # of secondary elements
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 

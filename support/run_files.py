@@ -1,41 +1,221 @@
-"""The files of a run called NAME: where they are, who may write them, and its metrics."""
+"""The files of a run (checkpoint, metrics, plot), the lock on its name, and what it prints."""
 
 import contextlib
-import functools
 import json
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
+from torch.utils.data import Dataset
 
-from model import count_parameters
-from support.checkpoint import RunState, save_checkpoint
-from support.distributed import device_name, is_main_process, processor_name
+from model import MODEL_TITLES, count_parameters
+from support.checkpoint import TrainingState, load_checkpoint, misfit, write_checkpoint
+from support.distributed import device_name, from_main_process, is_main_process
 from support.files import RunError, atomic_write
-from support.options import watched_split
-from support.plots import save_run_plot
+from support.options import Settings, changed_settings
+from support.plots import SPLIT_TITLES, save_run_plot
+from support.provenance import code_commit, fingerprint, package_versions, processor_name
 
 
-class RunFiles(NamedTuple):
-    """Where a run called NAME writes."""
+class RunFiles:
+    """What a run writes, and what it is checked against when it is resumed.
 
-    checkpoint: Path
-    metrics: Path
-    plot: Path
+    Args:
+        trn_set, tst_set: data sets whose images and labels are fingerprinted; on the CPU.
+
+    Attributes:
+        checkpoint, metrics, plot: the paths of its files; `paths` holds all three.
+    """
+
+    def __init__(
+        self, settings: Settings, device: torch.device, trn_set: Dataset, tst_set: Dataset
+    ) -> None:
+        self.settings, self.device = settings, device
+        self.checkpoint = settings.results_dir / "checkpoints" / f"{settings.name}.pt"
+        self.metrics = settings.results_dir / "metrics" / f"{settings.name}.json"
+        self.plot = settings.results_dir / "plots" / f"{settings.name}.png"
+        self.paths = (self.checkpoint, self.metrics, self.plot)
+        self.commit = code_commit()  # at the start: the code may change while it runs
+        self.watched_title = SPLIT_TITLES[settings.watched]
+        self.data = {"training": fingerprint(trn_set), self.watched_title: fingerprint(tst_set)}
+        self.counts = f"{len(trn_set):,} training and {len(tst_set):,} {self.watched_title} images"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock on the run's name, and print what the run replaces. The system releases
+        the lock even if the process is killed.
+
+        Raises:
+            RunError: another process holds it, or nothing can be written there.
+        """
+        if not is_main_process():
+            yield
+            return
+        for path in self.paths:
+            prepare_folder(path.parent)
+        lock = self.checkpoint.with_suffix(".lock")
+        for path in (lock, *self.paths):
+            if path.exists() and not path.is_file():  # opening a pipe would block
+                raise RunError(f"{path}: is not a file; move it, or choose another --name")
+        try:
+            with FileLock(lock, timeout=0):
+                self.remove_leftovers()
+                if not self.settings.resume:
+                    self.announce_replacement()
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # on Windows, filelock removes it itself
+                        lock.unlink()
+        except Timeout as error:
+            raise RunError(
+                f"{lock}: another run of this name is in progress; choose another --name"
+            ) from error
+
+    def remove_leftovers(self) -> None:
+        """Remove the half-written files of a run of this name that was killed."""
+        for path in self.paths:
+            for leftover in path.parent.glob(f".{path.name}.~*.part"):
+                leftover.unlink()
+
+    def announce_replacement(self) -> None:
+        """Print what this run is about to replace, if that is worth keeping."""
+        if not self.checkpoint.exists():
+            return
+        try:
+            saved = load_checkpoint(self.checkpoint)
+        except RunError:  # no checkpoint
+            return
+        if difference := self.difference(saved):
+            print(
+                f"{self.checkpoint}: replacing {difference}; --name keeps both, and --resume "
+                "continues an unfinished run"
+            )
+
+    def difference(self, saved: dict) -> str:
+        """Return how what a checkpoint holds differs from this run; "" if it is the same run,
+        finished."""
+        if "config" not in saved:
+            return "the weights of a network"
+        changed = changed_settings(saved["config"], self.settings)
+        epochs = saved["config"]["epochs"]
+        if epochs != self.settings.epochs:
+            changed = {"epochs": epochs} | changed
+        if changed:
+            options = ", ".join(f"{option(name)} {changed[name]}" for name in changed)
+            return f"a run with {options}"
+        if saved["data"] != self.data:
+            return "a run on other images"
+        done = saved["epoch"]
+        return "" if done == epochs else f"a run of which {done} of {epochs} epochs were done"
+
+    def resume(self, state: TrainingState) -> None:
+        """With --resume, put `state` where the checkpoint of this name left off.
+
+        Raises:
+            RunError: the checkpoint cannot be used, or was made with other settings or other data.
+        """
+        if not self.settings.resume:
+            return
+        # The other processes of a run may be on machines that have no such file.
+        exists = is_main_process() and self.checkpoint.exists()
+        saved = from_main_process(load_checkpoint(self.checkpoint) if exists else None)
+        if saved is None:
+            print(f"{self.checkpoint}: does not exist yet; starting from the beginning")
+            return
+        if "config" not in saved:
+            raise RunError(f"{self.checkpoint}: holds weights only; train without --resume")
+        try:
+            self.check_resumable(saved)
+            state.restore(saved, self.device)
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"{self.checkpoint}: {misfit(self.settings.model, error)}") from error
+        self.save(state)  # the run may have died after writing only some of its files
+
+    def check_resumable(self, saved: dict) -> None:
+        """Raise RunError, saying what differs, if the checkpoint was made with other settings or
+        other data, or is damaged."""
+        settings, path = self.settings, self.checkpoint
+        epochs = saved["config"]["epochs"]
+        # Checked first: with --regularize, --no-aug-epochs depends on --epochs.
+        if epochs != settings.epochs and (
+            settings.schedule != "constant" or settings.no_aug_epochs
+        ):
+            raise RunError(
+                f"--epochs was {epochs} when {path} was written, and is {settings.epochs}: the "
+                "schedule and --no-aug-epochs depend on the length of a run; set it back, or train "
+                f"all {settings.epochs} epochs without --resume (--name NAME keeps both runs)"
+            )
+        if changed := changed_settings(saved["config"], settings):
+            name = next(iter(changed))
+            raise RunError(
+                f"{option(name)} was {changed[name]} when {path} was written, and is "
+                f"{getattr(settings, name)}: set it back, or train again without --resume"
+            )
+        for name, number in self.data.items():
+            if saved["data"][name] != number:
+                raise RunError(f"{path}: belongs to other {name} images; use those")
+        if saved["epoch"] > settings.epochs:
+            raise RunError(f"{path}: already has {saved['epoch']} epochs; raise --epochs")
+        if not is_whole(saved["history"], saved["epoch"], settings.watched):
+            raise RunError(f"{path}: its history is damaged; train again without --resume")
+
+    def save(self, state: TrainingState) -> None:
+        """Update the three files of the run, the checkpoint first: --resume reads only that."""
+        if not is_main_process():
+            return
+        settings = self.settings
+        checkpoint = {"model": settings.model, "config": settings.plain(), "data": self.data}
+        write_checkpoint(self.checkpoint, checkpoint | state.to_save(self.device))
+        with atomic_write(self.metrics) as file:
+            file.write((json.dumps(self.metrics_of(state), indent=2) + "\n").encode())
+        save_run_plot(self.plot, settings.model, state.history, settings.watched, settings.epochs)
+
+    def title_line(self, model: nn.Module) -> str:
+        """Return what is printed before the first epoch."""
+        name = MODEL_TITLES.get(self.settings.model, self.settings.model)
+        parameters = f"{count_parameters(model):,} parameters"
+        return f"{name}, {parameters}, on {device_name(self.device)}: {self.counts}"
+
+    def epoch_line(self, entry: dict) -> str:
+        """Return what is printed after an epoch, given its entry of the history."""
+        epochs, watched = self.settings.epochs, self.settings.watched
+        return (
+            f"epoch {entry['epoch']:{len(str(epochs))}}/{epochs}"
+            f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
+            f"  {self.watched_title} loss {entry[f'{watched}_loss']:.4f}, "
+            f"accuracy {entry[f'{watched}_accuracy']:.2%}  {entry['seconds']:.1f} s"
+        )
+
+    def metrics_of(self, state: TrainingState) -> dict:
+        """Return the numbers of the run, and what they depend on, as plain values."""
+        return {
+            "config": self.settings.plain(),
+            "parameters": count_parameters(state.model),
+            "history": state.history,
+            "versions": package_versions(),
+            "commit": self.commit,
+            "device": device_name(self.device),
+            "processor": processor_name(),
+            "data": self.data,
+        }
 
 
-def run_files(results_dir: Path, name: str) -> RunFiles:
-    return RunFiles(
-        results_dir / "checkpoints" / f"{name}.pt",
-        results_dir / "metrics" / f"{name}.json",
-        results_dir / "plots" / f"{name}.png",
+def option(name: str) -> str:
+    """Return how a setting is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def is_whole(history: list[dict], epochs: int, watched: str) -> bool:
+    """Return whether a history has all the numbers of each of its epochs."""
+    names = ("train_loss", "train_accuracy", f"{watched}_loss", f"{watched}_accuracy")
+    return [entry["epoch"] for entry in history] == list(range(1, epochs + 1)) and all(
+        isinstance(entry[name], float | int)
+        for entry in history
+        for name in (*names, "seconds", "lr")
     )
 
 
@@ -48,87 +228,3 @@ def prepare_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise RunError(f"{folder}: is not writable; choose another --results-dir")
-
-
-@contextlib.contextmanager
-def run_lock(files: RunFiles) -> Iterator[None]:
-    """Hold the lock on a run's name; the system releases it even if the process is killed.
-
-    Raises:
-        RunError: another process holds it, or nothing can be written there.
-    """
-    if not is_main_process():
-        yield
-        return
-    for path in files:
-        prepare_folder(path.parent)
-    path = files.checkpoint.with_suffix(".lock")
-    for file in (path, *files):
-        if file.exists() and not file.is_file():  # a folder, or a pipe, which would wait forever
-            raise RunError(f"{file}: is not a file; move it, or choose another --name")
-    try:
-        with FileLock(path, timeout=0):
-            remove_leftovers(files)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):  # on Windows, filelock removes it itself
-                    path.unlink()
-    except Timeout as error:
-        raise RunError(
-            f"{path}: another run of this name is in progress; choose another --name"
-        ) from error
-
-
-def remove_leftovers(files: RunFiles) -> None:
-    """Remove the half-written files of a run of this name that was killed."""
-    for path in files:
-        for leftover in path.parent.glob(f".{path.name}.~*.part"):
-            leftover.unlink()
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a run depends on."""
-    packages = ("torchvision", "numpy", "matplotlib", "pillow")
-    return {"python": platform.python_version(), "torch": torch.__version__} | {
-        package: version(package) for package in packages
-    }
-
-
-@functools.cache
-def code_commit() -> str | None:
-    """Return the commit of this program, with "-dirty" where files differ from it; None where there
-    is no git, or no repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    if shutil.which("git") is None:
-        return None
-    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return git.stdout.strip() or None
-
-
-def metrics_of(state: RunState, config: dict, data: dict[str, int], device: torch.device) -> dict:
-    """Return the numbers of a run, as plain values."""
-    return {
-        "config": config,
-        "parameters": count_parameters(state.model),
-        "history": state.history,
-        "versions": package_versions(),
-        "commit": code_commit(),
-        "device": device_name(device),
-        "processor": processor_name(),
-        "data": data,
-    }
-
-
-def save_run(
-    files: RunFiles, state: RunState, config: dict, data: dict[str, int], device: torch.device
-) -> None:
-    """Update the three files of a run, the checkpoint first: --resume reads only that."""
-    if not is_main_process():
-        return
-    save_checkpoint(files.checkpoint, state, config, data, device)
-    with atomic_write(files.metrics) as file:
-        file.write((json.dumps(metrics_of(state, config, data, device), indent=2) + "\n").encode())
-    save_run_plot(
-        files.plot, config["model"], state.history, watched_split(config), config["epochs"]
-    )

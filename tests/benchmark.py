@@ -2,6 +2,7 @@
 
     python tests/benchmark.py                 everything, an hour or two on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
+    python tests/benchmark.py gpu             epochs and runs on a GPU, only printed
 
 Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
 shared with others: what is compared is measured in turn, at least three times, each time in a
@@ -40,10 +41,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the next three lie
 import dataset
 import main
-from model import LeNet5
+from model import MODELS, LeNet5
 from support import distributed, run_files
 from support.distributed import set_up_cpu
 from support.download import to_idx
+from support.mnist_files import tar_members
+from support.provenance import processor_name
 
 ROOT = Path(main.__file__).parent
 REPORT = ROOT / "results" / "report"
@@ -198,26 +201,33 @@ def main_epoch(*arguments: object) -> float:
     return epoch_seconds(ends)
 
 
-def bare_epoch() -> float:
-    """Seconds of the same steps and the same tests on batches that lie in memory, and no more."""
+def bare_epoch(model: str = "lenet5", device: str = "cpu", augmented: bool = False) -> float:
+    """Seconds of the same steps and the same tests on batches that lie in memory, and no more; with
+    `augmented`, each batch is augmented as well."""
     set_up_cpu(threads=None)
-    trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
+    trn_set, tst_set = (
+        dataset.MNIST(dataset.find_split(split)).to(torch.device(device))
+        for split in dataset.SPLITS
+    )
     trn_batches = list(dataset.data_loader(trn_set, 64, shuffle=True, seed=0))
-    tst_batches = list(dataset.data_loader(tst_set, main.TEST_BATCH, shuffle=False))
-    model = LeNet5().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    tst_batches = list(dataset.data_loader(tst_set))
+    network = MODELS[model]().to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
     ends = []
     for _ in range(4):
-        model.train()
+        network.train()
         for images, labels in trn_batches:
-            loss = F.cross_entropy(model(images), labels)
+            if augmented:
+                images = dataset.augment(images)
+            loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        model.eval()
+        network.eval()
         with torch.inference_mode():
             for images, labels in tst_batches:
-                F.cross_entropy(model(images), labels)
+                loss = F.cross_entropy(network(images), labels)
+        loss.item()  # waits for a GPU to be done
         ends.append(time.perf_counter())
     return epoch_seconds(ends)
 
@@ -228,11 +238,10 @@ def measure_epoch() -> dict[str, list[float]]:
         folder = Path(scratch)
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        for prefix, split, path in zip(
-            ("train", "t10k"), dataset.SPLITS, dataset.find_splits(), strict=True
-        ):
+        for prefix, split in (("train", "train"), ("t10k", "test")):
+            path = dataset.find_split(split)
             (folder / split).mkdir()
-            for name, png in dataset.tar_members(path):
+            for name, png in tar_members(path):
                 (folder / name).write_bytes(png)
             images = dataset.MNIST(path)
             rows = images.images.numpy().reshape(-1, 784).astype(np.float32) / 256
@@ -257,8 +266,8 @@ def measure_epoch() -> dict[str, list[float]]:
 IMPORTS = "import torch, matplotlib.pyplot"
 READ_BOTH = """
 import sys, dataset
-for path in dataset.find_splits(*sys.argv[1:]):
-    dataset.MNIST(path)
+for split in ("train", "test"):
+    dataset.MNIST(dataset.find_split(split, *sys.argv[1:]))
 """
 
 
@@ -359,7 +368,7 @@ def measure_scaling() -> dict[str, float]:
         for times in (1, 2, 4):
             folder = Path(scratch, str(times))
             folder.mkdir()
-            for path in dataset.find_splits():
+            for path in map(dataset.find_split, dataset.SPLITS):
                 grow(path, folder / path.name, times)
 
         def per_image(times: int) -> dict[str, Callable[[], float]]:
@@ -420,7 +429,7 @@ class FastNet(nn.Module):
 def fast_net(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of FastNet, by its author's recipe."""
     set_up_cpu(threads=None)
-    trn_set, tst_set = (dataset.MNIST(path) for path in dataset.find_splits())
+    trn_set, tst_set = (dataset.MNIST(dataset.find_split(split)) for split in dataset.SPLITS)
     torch.manual_seed(seed)
     model = FastNet().to(memory_format=torch.channels_last)
     loader = dataset.data_loader(trn_set, 256, shuffle=True, seed=seed)
@@ -432,7 +441,7 @@ def fast_net(seed: int) -> tuple[float, float]:
     start = time.perf_counter()
     main.train(model, loader, CPU, criterion, optimizer, scheduler)
     seconds = time.perf_counter() - start
-    tst_loader = dataset.data_loader(tst_set, main.TEST_BATCH, shuffle=False)
+    tst_loader = dataset.data_loader(tst_set)
     return seconds, main.test(model, tst_loader, CPU, criterion)[1]
 
 
@@ -500,6 +509,44 @@ def measure_torchrun() -> dict[str, float]:
     return in_turn(measures)
 
 
+# --- on a GPU ---------------------------------------------------------------------------------
+
+
+def whole_run(model: str, device: str) -> tuple[float, float]:
+    """Seconds of `main.py --model MODEL`, from its start to its end, and its test accuracy (%)."""
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, str(ROOT / "main.py"), "--model", model, "--device", device]
+        start = time.perf_counter()
+        subprocess.run([*command, "--results-dir", results], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        metrics = json.loads(Path(results, "metrics", f"{model}.json").read_text())
+    return seconds, 100 * metrics["history"][-1]["test_accuracy"]
+
+
+def print_gpu(device: str = "cuda") -> None:
+    """Print, for both networks, what an epoch takes with batches of 64, beside the bare loop, and a
+    whole run of 20 epochs with its test accuracy."""
+    measures = {}
+    for model in MODELS:
+        for flags in ([], ["--augment"]):
+            name = " ".join([model, *flags])
+            measures[f"{name}, main.py"] = functools.partial(
+                alone, main_epoch, "--model", model, "--device", device, *flags
+            )
+            measures[f"{name}, bare loop"] = functools.partial(
+                alone, bare_epoch, model, device, bool(flags)
+            )
+    print("| an epoch (s) | median | lowest | highest |", "|---|---:|---:|---:|", sep="\n")
+    for name, taken in rounds_of(measures).items():
+        print(f"| {name} | {statistics.median(taken):.2f} | {min(taken):.2f} | {max(taken):.2f} |")
+    print("\n| `main.py`, 20 epochs | seconds | test accuracy (%) |", "|---|---:|---:|", sep="\n")
+    for model in MODELS:
+        seconds, accuracy = whole_run(model, device)
+        print(f"| {model} | {seconds:.1f} | {accuracy:.2f} |")
+    gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
+    print(f"\n{gpu}; {machine()}")
+
+
 # --- what is reported -------------------------------------------------------------------------
 
 PARTS = {
@@ -529,11 +576,8 @@ RATIOS = [
 
 
 def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line]
-    name = names[0].split(":")[1].strip() if names else platform.processor()
     return (
-        f"{os.cpu_count()} cores of {name}, {platform.system()}, "
+        f"{os.cpu_count()} cores of {processor_name()}, {platform.system()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}"
     )
 
@@ -587,6 +631,10 @@ def draw(speed: dict) -> None:
 
 
 def benchmark() -> None:
+    """Measure the parts that are named on the command line, or all; "gpu" is only printed."""
+    if sys.argv[1:] == ["gpu"]:
+        print_gpu()
+        return
     path = REPORT / "speed.json"
     speed = json.loads(path.read_text()) if path.exists() else {}
     for part in sys.argv[1:] or PARTS:

@@ -80,6 +80,7 @@ def start(data_dir, tmp_path, capsys):
         start(..., processes=2)              in two processes, under torchrun
         start(..., wait=False)               in a process that still runs: a subprocess.Popen
         start("--seeds", 2, program="report")
+        start(..., script=path)              a script of one's own, in a process of its own
 
     A run is on the CPU, reads `data` and writes to `results`, unless its arguments say otherwise.
     More keyword arguments are those of subprocess.Popen; `prefix` comes before the command.
@@ -93,6 +94,7 @@ def start(data_dir, tmp_path, capsys):
         data=data_dir,
         results=tmp_path / "results",
         program="main",
+        script=None,
         code=0,
         process=False,
         processes=None,
@@ -103,10 +105,11 @@ def start(data_dir, tmp_path, capsys):
         if program == "main":
             command = ["--device", "cpu", *command]
         command = [str(argument) for argument in command]
-        if not (process or processes or not wait or popen):
+        if not (process or processes or script or not wait or popen):
             done = run_here(program, command, capsys)
         else:
-            running = start_process(program, command, processes, **popen)
+            script = script or ROOT / f"{program}.py"
+            running = start_process(script, command, processes, **popen)
             started.append(running)
             if not wait:
                 return running
@@ -126,7 +129,8 @@ def start(data_dir, tmp_path, capsys):
 
 def run_here(program, command, capsys):
     """What a user sees of `python PROGRAM.py COMMAND`, found without a process of its own."""
-    entry = getattr(importlib.import_module(program), program)  # main.main, report.report
+    module = importlib.import_module(program)
+    entry = module.command if program == "main" else module.report
     capsys.readouterr()
     code = 0
     try:
@@ -139,12 +143,12 @@ def run_here(program, command, capsys):
     return subprocess.CompletedProcess(command, code, stdout, stderr)
 
 
-def start_process(program, command, processes, prefix=(), stdout=subprocess.PIPE, **popen):
-    """`python PROGRAM.py COMMAND`, or, under torchrun, that many of it."""
+def start_process(script, command, processes, prefix=(), stdout=subprocess.PIPE, **popen):
+    """`python SCRIPT COMMAND`, or, under torchrun, that many of it."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     python = [*prefix, sys.executable, *(torchrun if processes else [])]
     return subprocess.Popen(
-        [*python, ROOT / f"{program}.py", *command],
+        [*python, script, *command],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
@@ -180,4 +184,4 @@ def start_here(capsys):
 @pytest.fixture
 def main_here(start_here):
     main = importlib.import_module("main")
-    return lambda *arguments: start_here(lambda: main.main([*map(str, arguments)]))
+    return lambda *arguments: start_here(lambda: main.command([*map(str, arguments)]))

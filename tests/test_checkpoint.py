@@ -14,14 +14,17 @@ import main
 from dataset import MNIST
 from support.checkpoint import (
     CHECKPOINT_FORMAT,
-    fingerprint,
+    GET_RANDOM,
+    SET_RANDOM,
+    TrainingState,
     load_checkpoint,
     load_model,
-    make_ema,
     write_checkpoint,
 )
 from support.files import RunError
-from support.run_files import run_files, run_lock
+from support.options import Settings
+from support.provenance import fingerprint
+from support.run_files import RunFiles
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -194,12 +197,69 @@ def test_a_run_killed_while_it_writes_a_file_goes_on(start, tmp_path, file, epoc
     assert not list(results.rglob("*.part"))
 
 
-def test_of_two_runs_of_one_name_the_second_is_refused(start, results):
-    with run_lock(run_files(results, "lenet5")):
+def test_of_two_runs_of_one_name_the_second_is_refused(start, results, data_dir):
+    trn_set, tst_set = MNIST(data_dir / "train"), MNIST(data_dir / "test")
+    first = RunFiles(Settings(results_dir=results), torch.device("cpu"), trn_set, tst_set)
+    with first.locked():
         process = start(*PLAIN, "--epochs", 1, code=1)
         assert "another run of this name" in process.stderr
         start(*PLAIN, "--epochs", 1, "--name", "other")
     start(*PLAIN, "--epochs", 1)  # the first has ended: its name is free
+
+
+# --- replaced ---------------------------------------------------------------------------------
+
+
+def test_a_run_that_replaces_one_of_other_settings_says_so_first(start, results):
+    start(*PLAIN, "--epochs", 2)
+    process = start(*PLAIN, "--epochs", 1, "--seed", 3, "--augment")
+    line, title, *_ = process.stdout.splitlines()
+    assert line.startswith(f"{results / 'checkpoints/lenet5.pt'}: replacing a run with ")
+    assert "--epochs 2, --seed 0, --augment None; " in line
+    assert "--name" in line
+    assert title.startswith("LeNet-5, ")
+
+
+def test_a_run_that_replaces_an_unfinished_one_says_how_to_go_on_with_it(start, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        stop_in_epoch(patch, 3, interrupted)
+        start(*PLAIN, "--epochs", 4, code=130)
+    [line, *_] = start(*PLAIN, "--epochs", 4).stdout.splitlines()
+    assert "replacing a run of which 2 of 4 epochs were done; " in line
+    assert "--resume" in line
+
+
+def test_a_run_that_replaces_one_on_other_images_or_bare_weights_says_so(start, results, tmp_path):
+    start(*PLAIN, "--epochs", 1)
+    other = write_data(tmp_path / "other", test=40)
+    process = start(*PLAIN, "--epochs", 1, data=other)
+    assert "lenet5.pt: replacing a run on other images; " in process.stdout.splitlines()[0]
+    path = results / "checkpoints/lenet5.pt"
+    saved = load_checkpoint(path)
+    weights = {name: saved[name] for name in ("model", "weights", "ema")}
+    write_checkpoint(path, weights)
+    assert "holds weights only" in start(*PLAIN, "--epochs", 1, "--resume", code=1).stderr
+    process = start(*PLAIN, "--epochs", 1)
+    assert "lenet5.pt: replacing the weights of a network; " in process.stdout.splitlines()[0]
+
+
+def test_a_run_again_or_of_another_name_replaces_nothing_worth_a_word(start, results):
+    start(*PLAIN, "--epochs", 1)
+    (results / "checkpoints/other.pt").write_bytes(b"no checkpoint")
+    for arguments in ([], ["--name", "third", "--seed", 5], ["--name", "other"]):
+        process = start(*PLAIN, "--epochs", 1, *arguments)
+        assert process.stdout.startswith("LeNet-5, ")
+
+
+def test_the_recipe_is_kept_beside_the_plain_run(start, results):
+    start("--epochs", 1)
+    before = (results / "checkpoints/lenet5.pt").read_bytes()
+    start("--regularize", "--epochs", 1)
+    assert (results / "checkpoints/lenet5.pt").read_bytes() == before
+    assert (results / "checkpoints/lenet5-regularized.pt").exists()
 
 
 # --- refused ----------------------------------------------------------------------------------
@@ -274,12 +334,15 @@ def finished(start, results):
 
 
 class Harmful:
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/mnist_harm",)
+        return os.mkdir, (f"{self.path}.harmed",)
 
 
 def with_code(good):
-    torch.save({"format": CHECKPOINT_FORMAT, "weights": Harmful()}, good)
+    torch.save({"format": CHECKPOINT_FORMAT, "weights": Harmful(good)}, good)
 
 
 def cut_off(good):
@@ -326,7 +389,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, fini
     process = start(*PLAIN, "--epochs", 2, "--resume", code=1)
     [line] = process.stderr.splitlines()
     assert line.startswith(f"error: {finished}: ")
-    assert not os.path.exists("/tmp/mnist_harm")
+    assert not os.path.exists(f"{finished}.harmed")
 
 
 def without_loss(history):
@@ -383,17 +446,39 @@ def test_load_model_returns_the_network_ready_to_be_used(start, results, ema):
     assert not any(module.training for module in model.modules())
 
 
+def test_load_model_takes_a_path_as_text(finished):
+    assert load_model(str(finished))(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+def test_the_random_states_of_the_cpu_and_of_this_very_device_are_restored(monkeypatch):
+    gpus = {0: "first", 1: "second"}
+    monkeypatch.setitem(GET_RANDOM, "cuda", lambda device: gpus[device.index])
+    monkeypatch.setitem(
+        SET_RANDOM, "cuda", lambda state, device: gpus.update({device.index: state})
+    )
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    state = TrainingState(model, optimizer, scheduler, None, torch.Generator(), [])
+    saved = state.to_save(torch.device("cuda", 1))
+    first = torch.rand(3)
+    gpus[1] = "later"
+    state.restore(saved, torch.device("cuda", 1))
+    assert torch.equal(torch.rand(3), first)
+    assert gpus == {0: "first", 1: "second"}
+
+
 def test_load_model_names_the_networks_that_it_knows(finished):
     checkpoint = load_checkpoint(finished)
     checkpoint["model"] = "resnet"
     write_checkpoint(finished, checkpoint)
-    with pytest.raises(RunError, match=r"lenet5\.pt: holds no weights of lenet5 or mlp"):
+    with pytest.raises(RunError, match=r"lenet5\.pt: holds a network called resnet"):
         load_model(finished)
 
 
 def test_the_average_starts_as_the_weights_after_the_first_step():
     model = nn.Linear(1, 1, bias=False)
-    ema = make_ema(model, decay=0.75)
+    ema = main.make_ema(model, 0.75, torch.device("cpu"))
     averages = []
     for weight in (4.0, 8.0, 0.0):
         nn.init.constant_(model.weight, weight)

@@ -9,7 +9,8 @@ import torch
 from helpers import make_digits, make_members, write_folder, write_tar
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from dataset import MNIST, augment, data_loader, find_splits, normalize, split_validation
+from dataset import MNIST, augment, data_loader, find_split, normalize, split_validation
+from support.files import DataError
 
 
 @pytest.fixture
@@ -73,6 +74,42 @@ def test_several_indices_give_a_batch_of_the_same_samples(tar, indices):
         assert labels[position] == label
 
 
+@pytest.mark.parametrize(
+    ("index", "positions"),
+    [
+        (slice(3, 9, 2), [3, 5, 7]),
+        (slice(None), list(range(25))),
+        ([-1, 0], [24, 0]),
+        (torch.arange(25) > 21, [22, 23, 24]),
+        (np.arange(25) < 2, [0, 1]),
+    ],
+)
+def test_slices_masks_and_negative_indices_give_what_they_give_of_a_list(tar, index, positions):
+    trn_set = MNIST(tar)
+    images, labels = trn_set[index]
+    expected, expected_labels = trn_set[positions]
+    assert torch.equal(images, expected)
+    assert torch.equal(labels, expected_labels)
+    assert trn_set[-1][1] == trn_set[24][1]
+    assert trn_set[torch.tensor(3)][0].shape == (1, 28, 28)
+    with pytest.raises(IndexError):
+        trn_set[25]
+
+
+def test_a_set_can_be_made_from_tensors(tar):
+    read = MNIST(tar)
+    made = MNIST((read.images, read.labels), transform=torch.neg)
+    assert torch.equal(made[3][0], -read[3][0])
+    assert made[3][1] == read[3][1]
+
+
+def test_one_split_is_found_without_the_other(tmp_path):
+    (tmp_path / "train.tar").touch()
+    assert find_split("train", tmp_path) == tmp_path / "train.tar"
+    with pytest.raises(DataError, match=r"test\.tar"):
+        find_split("test", tmp_path)
+
+
 def test_iterating_over_a_set_ends(tar):
     assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
 
@@ -133,6 +170,8 @@ def test_data_loader_says_at_once_what_it_does_not_take(tar):
     both = ConcatDataset([MNIST(tar), MNIST(tar)])
     with pytest.raises(TypeError, match=r"torch\.utils\.data\.DataLoader"):
         data_loader(both, 2, shuffle=False)
+    with pytest.raises(TypeError, match="ConcatDataset"):
+        data_loader(Subset(Subset(both, [1, 2, 3]), [0, 1]), 2, shuffle=False)
     assert len(list(DataLoader(both, 2))) > 0
 
 
@@ -231,7 +270,7 @@ def test_a_set_on_cuda_makes_the_same_batches_there(tar):
 
 @pytest.mark.slow
 def test_it_is_the_published_mnist():
-    trn_set, tst_set = (MNIST(path) for path in find_splits())
+    trn_set, tst_set = (MNIST(find_split(split)) for split in ("train", "test"))
     assert trn_set.labels.bincount().tolist() == [
         *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
     ]

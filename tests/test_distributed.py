@@ -11,9 +11,17 @@ import torch
 from helpers import metrics_of, write_data
 from torch import nn
 
+import main
 from support.checkpoint import load_checkpoint, load_model
-from support.distributed import device_name, distribute, pick_device, set_up_cpu
+from support.distributed import (
+    device_name,
+    distribute,
+    pick_device,
+    process_group,
+    set_up_cpu,
+)
 from support.files import RunError
+from support.options import Settings
 
 # --- device and threads -----------------------------------------------------------------------
 
@@ -24,6 +32,7 @@ def devices(monkeypatch):
 
     def find(*kinds):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 8 * ("cuda" in kinds))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
 
     return find
@@ -33,6 +42,7 @@ def devices(monkeypatch):
 def under_torchrun(monkeypatch):
     """As in the second of four processes on this machine."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
 
@@ -69,6 +79,31 @@ def test_under_torchrun_each_process_has_its_own_gpu(devices, under_torchrun):
     assert pick_device("cpu") == torch.device("cpu")
 
 
+def test_more_processes_than_gpus_share_them(devices, under_torchrun, monkeypatch):
+    devices("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("auto") == torch.device("cuda", 0)
+
+
+def test_one_run_needs_a_gpu_for_each_of_its_processes(under_torchrun, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(RunError, match=r"4 processes cannot share 1 GPU in .*--nproc-per-node 1"),
+        process_group(torch.device("cuda", 0)),
+    ):
+        pass
+
+
+def test_the_processes_of_one_run_speak_through_their_own_gpus(under_torchrun, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", calls.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with process_group(torch.device("cuda", 1)):
+        assert calls == [torch.device("cuda", 1), "nccl"]
+
+
 def test_torch_chooses_the_number_of_threads_unless_it_is_given(threads):
     set_up_cpu(None)
     assert threads == []
@@ -98,6 +133,15 @@ def test_the_cpu_is_described_with_its_threads(monkeypatch):
 def test_without_torchrun_the_network_stays_as_it_is():
     model = nn.Linear(2, 2)
     assert distribute(model) is model
+
+
+def test_a_run_of_its_own_in_one_of_torchruns_processes_is_written(
+    under_torchrun, data_dir, tmp_path
+):
+    """As report.py's: they share no run."""
+    settings = Settings(epochs=1, data_dir=data_dir, results_dir=str(tmp_path / "results"))
+    main.run(settings, torch.device("cpu"), *main.load_sets(settings))
+    assert (tmp_path / "results/checkpoints/lenet5.pt").exists()
 
 
 # --- several processes ------------------------------------------------------------------------

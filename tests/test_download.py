@@ -24,7 +24,7 @@ from helpers import ROOT, make_digits, without_rights
 from PIL import Image
 
 import dataset
-from dataset import MNIST, find_splits
+from dataset import MNIST, find_split
 from support import download
 from support.download import download_mnist, pack_tar, to_idx
 from support.files import DataError
@@ -47,6 +47,10 @@ def original_idx():
         )
         idx[f"{prefix}-labels-idx1-ubyte"] = b"\0\0\x08\1" + count + bytes(labels.tolist())
     return idx
+
+
+def find_splits(data_dir=None):
+    return find_split("train", data_dir), find_split("test", data_dir)
 
 
 def sha256(content):

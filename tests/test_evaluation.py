@@ -1,10 +1,12 @@
 """What a trained network makes of the test set, told and drawn."""
 
+import json
+import math
 import re
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, write_data
 from PIL import Image, ImageDraw
 
 from dataset import MNIST
@@ -73,13 +75,15 @@ def test_what_is_told_and_drawn_comes_from_the_same_logits(tmp_path, monkeypatch
     for name in ("save_confusion", "save_misclassified"):
         monkeypatch.setattr(evaluation, name, lambda *args, name=name: drawn.update({name: args}))
     logits = 3 * torch.nn.functional.one_hot(DIGITS, 10).float()
-    images = torch.zeros(len(LABELS), 1, 28, 28, dtype=torch.uint8)
-    checkpoint, plots = tmp_path / "mine.pt", tmp_path / "plots"
-    show_evaluation(checkpoint, plots, images, LABELS, logits, loss=0.12345, accuracy=9 / 13)
+    tst_set = MNIST((torch.zeros(len(LABELS), 1, 28, 28, dtype=torch.uint8), LABELS))
+    path, plots = tmp_path / "mine.pt", tmp_path / "plots"
+    show_evaluation(path, {}, "here.tar", tst_set, logits, tmp_path, as_json=False)
 
     told, table, files = capsys.readouterr().out.split("\n\n")
+    loss = math.log(math.e**3 + 9) - 3 * 9 / 13  # of the softmax, 9 of 13 right
     assert told == (
-        f"{checkpoint}, on 13 test images:\nloss 0.1235, accuracy 69.23% (4 misclassified)"
+        f"{path}, on 13 test images of here.tar:\n"
+        f"loss {loss:.4f}, accuracy 69.23% (4 misclassified)"
     )
     counts = count_confusions(LABELS, DIGITS)
     assert table == confusion_table(counts)
@@ -111,6 +115,37 @@ def test_evaluate_tells_the_numbers_of_the_last_epoch(start, results, data_dir, 
             assert image.format == "PNG"
 
 
+def test_evaluate_tells_where_the_test_images_are_other_ones(start, results, data_dir, tmp_path):
+    start("--epochs", 1)
+    path = results / "checkpoints/lenet5.pt"
+    other = write_data(tmp_path / "other", test=40)
+    for data, note in ((data_dir, ""), (other, " (not those that were tested while it trained)")):
+        first, *_ = start("--evaluate", path, data=data).stdout.splitlines()
+        count = 50 if data == data_dir else 40
+        assert first == f"{path}, on {count} test images of {data / 'test.tar'}{note}:"
+        result = json.loads(start("--evaluate", path, "--json", data=data).stdout)
+        assert result["tested_in_training"] is (data == data_dir)
+
+
+def test_evaluate_asks_for_the_test_set_only(start, results, data_dir):
+    start("--epochs", 1)
+    (data_dir / "train.tar").unlink()
+    start("--evaluate", results / "checkpoints/lenet5.pt")
+
+
+def test_evaluate_prints_json_of_the_same_numbers(start, results):
+    start("--epochs", 1)
+    path = results / "checkpoints/lenet5.pt"
+    entry = load_checkpoint(path)["history"][-1]
+    [line] = start("--evaluate", path, "--json").stdout.splitlines()
+    result = json.loads(line)
+    assert result["checkpoint"] == str(path)
+    assert result["loss"] == pytest.approx(entry["test_loss"], rel=1e-5)
+    assert result["accuracy"] == entry["test_accuracy"]
+    assert sum(map(sum, result["confusion"])) == 50
+    assert sum(result["confusion"][digit][digit] for digit in range(10)) / 50 == result["accuracy"]
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint"])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, start, content):
     (tmp_path / "x.pt").write_bytes(content)
@@ -131,6 +166,8 @@ def test_under_torchrun_only_the_first_process_tells(start, tmp_path, monkeypatc
         path = ROOT / "results/report/lenet5.pt"
     else:
         path = draw_seven(tmp_path / "photo.png")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     told = []
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)

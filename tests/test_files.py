@@ -29,9 +29,11 @@ from helpers import (
 )
 from PIL import Image
 
+from dataset import MNIST
 from support.checkpoint import load_checkpoint
 from support.files import DataError, RunError, atomic_write, run_program
-from support.run_files import remove_leftovers, run_files
+from support.options import Settings
+from support.run_files import RunFiles
 
 
 def error_of(process):
@@ -141,9 +143,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_run_left_is_removed_and_nothing_of_another_run(tmp_path):
-    ours, others = (run_files(tmp_path, name) for name in ("a", "a.pt.b"))
-    assert python(KILLED, [*ours, *others]).returncode == -signal.SIGKILL
-    remove_leftovers(ours)
+    images = MNIST((torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1).long()))
+    ours, others = (
+        RunFiles(Settings(name=name, results_dir=tmp_path), torch.device("cpu"), images, images)
+        for name in ("a", "a.pt.b")
+    )
+    assert python(KILLED, [*ours.paths, *others.paths]).returncode == -signal.SIGKILL
+    ours.remove_leftovers()
     left = [path.name.split("~")[0] for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(left) == [".a.pt.b.json.", ".a.pt.b.png.", ".a.pt.b.pt."]
 
@@ -420,7 +426,7 @@ import json, sys, main
 from support.files import run_program
 for data, results in json.loads(sys.argv[1]):
     try:
-        run_program(lambda: main.main(["--data-dir", data, "--results-dir", results]), "")
+        run_program(lambda: main.command(["--data-dir", data, "--results-dir", results]), "")
     except SystemExit as exit_:
         print(exit_.code)
 """

@@ -15,13 +15,15 @@ from helpers import ROOT, make_digits, make_members, metrics_of, write_data, wri
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 
 import main
-from dataset import MNIST, data_loader, find_splits
+from dataset import MNIST, data_loader, find_split
 from model import CustomMLP, LeNet5
-from support.checkpoint import fingerprint, load_model, make_ema
+from support.checkpoint import load_model
 from support.muon import Muon
-from support.options import parse_arguments
+from support.options import Settings
+from support.provenance import fingerprint
 
 CPU = torch.device("cpu")
 
@@ -83,9 +85,9 @@ def test_training_takes_the_steps_of_plain_sgd(digits):
     torch.manual_seed(0)
     model, reference = LeNet5(), LeNet5()
     reference.load_state_dict(model.state_dict())
-    optimizer = main.make_optimizer(model, "sgd", lr=0.07, momentum=0.9, weight_decay=0.05)
-    scheduler = main.make_schedule(optimizer, "onecycle", steps=8)
-    ema = make_ema(model, 0.7)
+    optimizer = main.OPTIMIZERS["sgd"](model.parameters(), lr=0.07, momentum=0.9, weight_decay=0.05)
+    scheduler = LambdaLR(optimizer, lambda step: main.SCHEDULES["onecycle"](step, 8))
+    ema = main.make_ema(model, 0.7, CPU)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.2)
     for _ in range(2):
         main.train(model, batches_of(digits, 64), CPU, criterion, optimizer, scheduler, ema)
@@ -140,7 +142,9 @@ def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
 def test_each_network_learns_with_each_optimizer(digits, network, optimizer, epochs):
     torch.manual_seed(0)
     model = network()
-    optimizer = main.make_optimizer(model, optimizer, lr=0.02, momentum=0.9, weight_decay=0.0)
+    optimizer = main.OPTIMIZERS[optimizer](
+        model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.0
+    )
     criterion = nn.CrossEntropyLoss()
     for _ in range(epochs):
         main.train(model, batches_of(digits, 16), CPU, criterion, optimizer)
@@ -171,7 +175,9 @@ def test_cuda_agrees_with_cpu(digits):
     for device in (CPU, torch.device("cuda")):
         torch.manual_seed(0)
         model = LeNet5().to(device)
-        optimizer = main.make_optimizer(model, "sgd", lr=0.01, momentum=0.9, weight_decay=0.0)
+        optimizer = main.OPTIMIZERS["sgd"](
+            model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0
+        )
         criterion = nn.CrossEntropyLoss()
         main.train(model, batches_of(digits, 64), device, criterion, optimizer)
         results.append(main.test(model, batches_of(digits, 64), device, criterion))
@@ -184,7 +190,7 @@ def test_cuda_agrees_with_cpu(digits):
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("muon", Muon)])
 def test_the_optimizer_trains_every_parameter_with_the_settings_it_is_given(name, kind):
     model = LeNet5()
-    optimizer = main.make_optimizer(model, name, lr=0.3, momentum=0.8, weight_decay=0.02)
+    optimizer = main.OPTIMIZERS[name](model.parameters(), lr=0.3, momentum=0.8, weight_decay=0.02)
     assert type(optimizer) is kind
     [group] = optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.8, 0.02)
@@ -196,13 +202,12 @@ def test_the_optimizer_trains_every_parameter_with_the_settings_it_is_given(name
 def rates_of(schedule, steps, lr=1.0):
     """The learning rate of each step, and of the one after."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    scheduler = main.make_schedule(optimizer, schedule, steps)
+    scheduler = LambdaLR(optimizer, lambda step: main.SCHEDULES[schedule](step, steps))
     rates = []
     for _ in range(steps + 1):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
+        scheduler.step()
     return rates
 
 
@@ -414,13 +419,16 @@ def test_with_ema_the_average_of_the_weights_after_each_step_is_kept(epochs_of, 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
 def test_the_network_that_was_tested_is_saved_and_returned(data_dir, tmp_path, without_plots, ema):
-    args = parse_arguments(
-        [
-            *("--epochs", "3", "--batch-size", "32", "--lr", "0.1", "--ema", str(ema)),
-            *("--name", "mine", "--results-dir", str(tmp_path)),
-        ]
+    settings = Settings(
+        epochs=3,
+        batch_size=32,
+        lr=0.1,
+        ema=ema,
+        name="mine",
+        data_dir=data_dir,
+        results_dir=tmp_path,
     )
-    trained, metrics = main.run(args, CPU, *main.load_sets(data_dir, validation=0))
+    trained, metrics = main.run(settings, CPU, *main.load_sets(settings))
     images, labels = MNIST(data_dir / "test.tar")[range(50)]
     entry = metrics["history"][-1]
     for model in (trained.eval(), load_model(tmp_path / "checkpoints/mine.pt")):
@@ -605,7 +613,7 @@ def test_a_name_that_standard_output_cannot_encode_does_not_stop_a_run(
 
 @pytest.mark.slow
 def test_one_epoch_of_lenet5_reads_97_percent_of_mnist(start, results):
-    data, _ = find_splits()
+    data = find_split("train")
     start("--model", "lenet5", "--epochs", 1, data=data.parent)
     [entry] = metrics_of(results)["history"]
     assert entry["test_accuracy"] > 0.97

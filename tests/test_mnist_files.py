@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import tarfile
+import tempfile
 import time
 import tracemalloc
 import zipfile
@@ -14,6 +15,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
 from hypothesis import HealthCheck, given, settings
@@ -216,6 +218,63 @@ def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(read_split(tar)[1]) == 25
+
+
+def test_a_cached_label_that_is_no_digit_is_not_used(tar, digits, own_cache):
+    read_split(tar)
+    [cache] = own_cache.rglob("*.npz")
+    images, labels = digits
+    for label in (-1, 10):
+        np.savez(cache, images=255 - images, labels=np.where(labels == 3, label, labels))
+        assert np.array_equal(read_split(tar)[1], labels)
+        assert np.array_equal(read_split(tar)[0], images)
+
+
+def test_another_version_of_pillow_decodes_anew(tar, digits, own_cache, monkeypatch):
+    read_split(tar)
+    [cache] = own_cache.rglob("*.npz")
+    np.savez(cache, images=255 - digits[0], labels=digits[1])
+    monkeypatch.setattr(PIL, "__version__", "99.0")
+    assert np.array_equal(read_split(tar)[0], digits[0])
+    assert len(list(own_cache.rglob("*.npz"))) == 2
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed(tar, own_cache):
+    folder = own_cache / "mnist-lenet5"
+    folder.mkdir(parents=True)
+    old, new = folder / ".x.npz.~1.part", folder / ".x.npz.~2.part"
+    old.touch()
+    new.touch()
+    os.utime(old, (time.time() - 3700,) * 2)
+    read_split(tar)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_without_a_home_the_cache_is_among_the_temporary_files(tar, tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    read_split(tar)
+    assert list((tmp_path / "temporary").rglob("*.npz"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")  # not absolute: it does not count
+    read_split(tar)
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_folder_of_folders_is_told_how_to_name_images(folder):
+    (folder / "7").mkdir()
+    with pytest.raises(DataError, match=r"7: is a folder; .*{number}_{label}\.png"):
+        read_split(folder)
+
+
+def test_a_tar_may_lie_under_a_folder_called_like_the_other_split(tmp_path, digits):
+    members = make_members(*digits, split="mnist/test/train")
+    images, _ = read_split(write_tar(tmp_path / "train.tar", members))
+    assert np.array_equal(images, digits[0])
 
 
 def test_one_image_under_two_spellings_of_its_name_is_refused(tmp_path, digits):

@@ -97,3 +97,25 @@ def test_a_frozen_parameter_stays_as_it_is():
     optimizer.step()
     torch.testing.assert_close(frozen.detach(), torch.ones(3, 2))
     assert (free != 1).all()
+
+
+def test_a_step_takes_a_closure_as_torchs_own_optimizers_do():
+    weight = nn.Parameter(torch.ones(3, 2))
+    optimizer = Muon([weight], lr=0.1, momentum=0.9, weight_decay=0.0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight**2).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 6
+    assert weight.sum() < 6
+
+
+def test_a_parameter_that_is_one_number_takes_steps_too():
+    number = nn.Parameter(torch.tensor(2.0))
+    optimizer = Muon([number], lr=0.1, momentum=0.0, weight_decay=0.0)
+    number.grad = torch.tensor(-1000.0)
+    optimizer.step()
+    assert 2.06 < number.item() < 2.13  # by 0.7 to 1.2 times the learning rate

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dataset import MEAN, MNIST, STD, find_splits, normalize
+from dataset import MEAN, MNIST, STD, find_split, normalize
 from model import LeNet5
 from support.checkpoint import load_model
 from support.prediction import read_digit
@@ -357,7 +357,7 @@ def test_a_label_that_is_never_read_right_is_shown_by_its_first_error():
 
 @pytest.mark.slow
 def test_the_committed_page_is_what_report_writes(tmp_path):
-    tst_set = MNIST(find_splits()[1])
+    tst_set = MNIST(find_split("test"))
     write_page(
         tmp_path / "draw.html", load_model(REPORT / "lenet5.pt"), tst_set.images, tst_set.labels
     )
@@ -370,7 +370,7 @@ def test_the_committed_page_is_what_report_writes(tmp_path):
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_logits_of_the_page_are_those_of_pytorch(page):
-    images = MNIST(find_splits()[1]).images[:1000]
+    images = MNIST(find_split("test")).images[:1000]
     expected = load_model(REPORT / "lenet5.pt")(normalize(images)).numpy()
     found = page.execute_script(
         "const pixels = bytesOf(arguments[0]);"

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import main
-from dataset import MNIST, find_splits, normalize
+from dataset import MNIST, find_split, normalize
 from support.checkpoint import load_model
 from support.files import DataError
 from support.prediction import UNSURE, find_digit, read_digit, to_mnist_form
@@ -302,7 +302,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def tst_set():
-    return MNIST(find_splits()[1])
+    return MNIST(find_split("test"))
 
 
 def reading(path, model) -> tuple[int, bool]:

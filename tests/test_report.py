@@ -1,52 +1,75 @@
-"""The report: its statistics, its tables, and that a second person can go on with it."""
+"""The report: what is committed agrees with itself, and a second person can go on with it."""
 
 import re
-import subprocess
-import sys
 
+import numpy as np
 import pytest
 import torch
-from helpers import ROOT, write_data
+from helpers import ROOT, assert_one_line, make_runs, write_data
 
 import main
 import report
-from dataset import MNIST, find_splits
-from support import run_files
+from dataset import MNIST, find_split, split_validation
 from support.checkpoint import load_model
-from support.options import parse_arguments
+from support.files import RunError
+from support.provenance import fingerprint
 from support.report import figures
-from support.report.plan import TECHNIQUES
+from support.report.plan import NOT_YET_REPORTED, RECIPE_ROW, ROWS, SEEDS, planned_runs
+from support.report.records import find_record, load_records
+from support.report.speed import load_speeds
 
 REPORT = ROOT / "results" / "report"
 
 
-def committed_runs():
-    return report.planned_runs(report.parse_report_arguments([]))
+# --- what is committed ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """The committed records, by row."""
+    return load_records(REPORT, planned_runs(SEEDS))
 
 
 def assert_tables(path, made):
     """Each table stands in the file as it is made, and no other does."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for name, table in made.items():
         shown = text.split(f"<!-- table {name} -->\n")[1].split(f"\n<!-- end {name} -->")[0]
         assert shown == table, name
     assert text.count("<!-- table ") == len(made)
 
 
-def test_readmes_tables_are_what_the_committed_records_give():
-    records = report.load_records(REPORT, committed_runs())
-    assert all(len(runs) == report.SEEDS for row, runs in records.items() if row in report.ROWS)
-    assert_tables(ROOT / "README.md", report.readme_tables(records))
+def test_readmes_tables_are_what_the_committed_records_give(committed):
+    assert_tables(ROOT / "README.md", report.readme_tables(committed))
+
+
+def test_every_row_of_the_report_has_all_its_seeds(committed):
+    planned = [row for row, _ in planned_runs(SEEDS) if row not in NOT_YET_REPORTED]
+    assert {row: len(runs) for row, runs in committed.items()} == {
+        row: planned.count(row) for row in planned
+    }
+
+
+def test_every_committed_record_is_that_of_a_planned_run():
+    names = {settings.name for _, settings in planned_runs(SEEDS)}
+    assert {path.stem for path in (REPORT / "runs").iterdir()} <= names
+
+
+def test_every_committed_record_has_as_many_errors_as_its_accuracy_says(committed):
+    for run in [run for runs in committed.values() for run in runs]:
+        if not run["config"]["validation"]:
+            accuracy = run["history"][-1]["test_accuracy"]
+            assert len(run["misclassified"]) == round(10_000 * (1 - accuracy))
 
 
 def test_engineerings_tables_are_what_the_committed_benchmark_gives():
-    speed = report.load_speeds()
+    speed = load_speeds(REPORT / "speed.json")
     assert_tables(REPORT / "engineering.md", report.engineering_tables(speed))
 
 
 def test_every_picture_of_the_report_is_there():
     for page in (ROOT / "README.md", REPORT / "engineering.md"):
-        links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text())
+        links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
         assert links
         for link in links:
             assert (page.parent / link).exists(), link
@@ -58,25 +81,16 @@ def test_readmes_command_for_99_percent_is_the_one_that_was_measured():
     assert f"    python main.py {benchmark.FAST}\n" in (REPORT / "engineering.md").read_text()
 
 
-def record_of_the_committed_network():
-    runs = committed_runs()
-    [run] = [run for row, run in runs if row == report.RECIPE_ROW and run.seed == 0]
-    return report.find_record(REPORT, run)
-
-
-def test_the_committed_network_is_the_recipe_of_seed_0():
-    record = record_of_the_committed_network()
-    checkpoint = torch.load(REPORT / "lenet5.pt", weights_only=True)
-    assert sum(weights.numel() for weights in checkpoint["weights"].values()) == 61_706
-    assert len(record["misclassified"]) == pytest.approx(
-        10_000 * (1 - record["history"][-1]["test_accuracy"])
-    )
+def test_the_committed_network_is_a_lenet5_that_evaluate_can_read():
+    weights = torch.load(REPORT / "lenet5.pt", weights_only=True)["weights"]
+    assert sum(values.numel() for values in weights.values()) == 61_706
+    load_model(REPORT / "lenet5.pt")
 
 
 @pytest.mark.slow
-def test_the_committed_network_reads_the_test_set_as_its_record_says():
-    misclassified = record_of_the_committed_network()["misclassified"]
-    tst_set = MNIST(find_splits()[1])
+def test_the_committed_network_reads_the_test_set_as_its_record_says(committed):
+    misclassified = committed[RECIPE_ROW][0]["misclassified"]
+    tst_set = MNIST(find_split("test"))
     digits = report.predict_digits(load_model(REPORT / "lenet5.pt"), tst_set, torch.device("cpu"))
     wrong = (digits != tst_set.labels).nonzero().flatten().tolist()
     # Another processor rounds otherwise, which may turn a digit that is on the edge.
@@ -84,107 +98,110 @@ def test_the_committed_network_reads_the_test_set_as_its_record_says():
     assert len(wrong) <= 45
 
 
-def test_every_row_of_the_ablation_differs_in_its_technique_alone():
-    plain = parse_arguments(report.ROWS["lenet5"].split())
-    every = parse_arguments(report.ROWS["lenet5+all"].split())
-    for name in TECHNIQUES:
-        setting = name.replace("-", "_")
-        alone = parse_arguments(report.ROWS[f"lenet5+{name}"].split())
-        without = parse_arguments(report.ROWS[f"lenet5+all-{name}"].split())
-        for row, other in ((alone, plain), (without, every)):
-            different = {key for key in vars(row) if vars(row)[key] != vars(other)[key]}
-            assert different == {setting}
+# --- a report from its beginning --------------------------------------------------------------
 
-
-def test_the_controls_of_the_recipe_differ_from_it_in_nothing_else():
-    settings = {row: vars(run) for row, run in committed_runs() if run.seed == 0}
-    recipe = settings[report.RECIPE_ROW]
-    expected = {
-        "recipe-augment": {"augment", "no_aug_epochs"},
-        "recipe-weight-decay": {"weight_decay"},
-        "recipe-all-augmented": {"no_aug_epochs"},
-        "recipe-short": {"epochs", "no_aug_epochs"},
-        "lenet5-long": {"augment", "no_aug_epochs", "weight_decay"},
-    }
-    assert expected.keys() == report.RECIPE_WITHOUT.keys() | {
-        report.SHORT_RECIPE,
-        report.LONG_PLAIN,
-    }
-    for row, parts in expected.items():
-        different = {key for key in recipe if settings[row][key] != recipe[key]}
-        assert different - {"name", "regularize"} == parts
+QUICK = ("--seeds", 2, "--epochs", 1)
 
 
 @pytest.fixture
-def quick(tmp_path):
-    """The arguments of a report on a few images."""
-    data = write_data(tmp_path / "data", train=120, test=30)
-    return [
-        *("--seeds", "2", "--epochs", "1"),
-        *("--data-dir", str(data), "--results-dir", str(tmp_path / "results")),
-    ]
+def small(tmp_path):
+    """A folder of so few images that a report takes seconds."""
+    return write_data(tmp_path / "small", train=120, test=30)
 
 
 def test_one_command_makes_the_report_and_trains_nothing_twice(
-    quick, tmp_path, monkeypatch, capsys
+    start, small, results, without_plots, monkeypatch
 ):
     readme = (ROOT / "README.md").read_bytes()
-    monkeypatch.setattr(
-        run_files, "save_run_plot", lambda *_: None
-    )  # of each run: most of the time here
-    report.report(quick)
-    folder = tmp_path / "results" / "quick-report"
+    out = start(*QUICK, data=small, program="report").stdout.splitlines()
+    folder = results / "quick-report"
     records = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert len(records) == 2 * (1 + len(report.ROWS))
-    assert len(capsys.readouterr().out.splitlines()) == len(records) + 1
-    shown = set(re.findall(r"results/report/([\w-]+\.png)", (ROOT / "README.md").read_text()))
+    assert len(records) == 2 * (1 + len(ROWS))
+    assert len(out) == len(records) + 1
+    assert out[-2].endswith(f"; {len(records)} of {len(records)} runs are done")
+    shown = set(re.findall(r"results/report/([\w-]+\.png)", readme.decode()))
     assert shown - {"draw.png"} == {path.name for path in folder.glob("*.png")}
     assert (folder / "draw.html").stat().st_size < 600_000
-    text = (folder / "README.md").read_text()
+    text = (folder / "README.md").read_text(encoding="utf-8")
     assert re.search(
         r"\| \*\*LeNet-5, regularized\*\* \| 61,706 \| 1 \| [0-9.]+ ± [0-9.]+ \|", text
     )
     assert (ROOT / "README.md").read_bytes() == readme
 
-    # A run that is missing is trained again, and only that one.
+    # A run that is missing is trained again, and only that one; so is the network of the pictures.
     lost = next(path for path in records if path.name.startswith("mlp"))
+    shown = folder / "runs" / "recipe-1-epochs-seed-0.json"
     lost.unlink()
-    report.report(quick)
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(report, "draw_figures", lambda *_: None)
+    (folder / "lenet5.pt").unlink()
+    out = start(*QUICK, data=small, program="report").stdout.splitlines()
+    assert [line.split(":")[0] for line in out[:-1]] == [lost.stem, shown.stem]
     again = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert [path for path in records if records[path] != again[path]] == [lost]
-    assert (folder / "README.md").read_text() == text
+    assert {path for path in records if records[path] != again[path]} == {lost, shown}
+    assert (folder / "lenet5.pt").exists()
+    assert (folder / "README.md").read_text(encoding="utf-8") == text
 
 
-def test_missing_speeds_are_told_before_anything_is_trained(
-    quick, tmp_path, monkeypatch, start_here
-):
+def test_a_damaged_record_stops_the_report_with_one_line(start, small, results):
+    path = results / "quick-report" / "runs" / "lenet5-1-epochs-seed-0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert_one_line(start(*QUICK, data=small, program="report", code=1), f"{path}: is damaged")
+
+
+def test_missing_speeds_are_told_before_anything_is_trained(start, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "REPORT", tmp_path / "report")
-    process = start_here(lambda: report.report(quick))
-    assert process.returncode == 1
-    [line] = process.stderr.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'report' / 'speed.json'}: ")
-    assert "benchmark.py" in line
-    assert process.stdout == ""
+    process = start(*QUICK, program="report", code=1)
+    assert_one_line(process, f"{tmp_path / 'report' / 'speed.json'}: ", "benchmark.py")
 
 
-def test_the_curves_of_one_epoch_can_be_seen(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
-    entry = {"train_loss": 0.7, "test_loss": 0.2, "train_accuracy": 0.8, "test_accuracy": 0.9}
-    figures.save_curves(tmp_path / "curves.png", "", {"LeNet-5": 2 * [{"history": [entry]}]})
-    for ax in drawn[0].axes:
-        [line] = ax.lines
-        assert line.get_marker() == "o"  # a line of one point has no length
-        bottom, top = ax.get_ylim()
-        assert bottom < line.get_ydata()[0] < top
+@pytest.fixture
+def sets(small):
+    return tuple(MNIST(find_split(split, small)) for split in ("train", "test"))
 
 
-def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypatch):
-    args = report.parse_report_arguments([*quick, "--epochs", "5"])
-    run = dict(report.planned_runs(args))["lenet5+augment"]
-    (tmp_path / "runs").mkdir()
-    sets = tuple(MNIST(path) for path in find_splits(args.data_dir))
+def planned(row, epochs, results):
+    return dict(planned_runs(2, epochs, results_dir=results))[row]
+
+
+def test_a_record_tells_how_the_final_network_reads_both_sets(sets, results, without_plots):
+    settings = planned("lenet5", 2, results)
+    settings.batch_size = 5  # more steps: so that it reads some digits, and not others
+    record = report.train_and_record(results, settings, sets, results / "lenet5.pt")
+    assert find_record(results, settings) == record
+    model = load_model(results / "lenet5.pt")
+    with torch.no_grad():
+        (trn_digits, trn_labels), (tst_digits, tst_labels) = (
+            (model(dataset[:][0]).argmax(dim=1), dataset.labels) for dataset in sets
+        )
+    assert record["train_accuracy"] == pytest.approx((trn_digits == trn_labels).double().mean())
+    assert record["misclassified"] == {
+        str(index): [int(label), int(digit)]
+        for index, (label, digit) in enumerate(zip(tst_labels, tst_digits, strict=True))
+        if label != digit
+    }
+    assert record["train_accuracy"] > 0.2
+    assert 0 < len(record["misclassified"]) < 25
+
+
+def test_a_run_that_holds_images_out_watches_those_alone(sets, results, without_plots):
+    [settings] = [s for row, s in planned_runs(2, results_dir=results) if row == "validation"][:1]
+    settings.epochs, settings.validation = 1, 20
+    record = report.train_and_record(results, settings, sets)
+    assert find_record(results, settings) == record
+    assert "val_accuracy" in record["history"][0]
+    trn_set, val_set = split_validation(sets[0], 20)
+    assert record["data"] == {
+        "training": fingerprint(trn_set),
+        "validation": fingerprint(val_set),
+    }
+    assert not {"misclassified", "train_accuracy"} & record.keys()
+
+
+def test_a_run_that_was_stopped_loses_at_most_an_epoch(
+    sets, results, monkeypatch, tmp_path, without_plots
+):
+    settings = planned("lenet5+augment", 5, results)
     train, epochs = main.train, []
 
     def counted(*arguments):
@@ -195,47 +212,90 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(quick, tmp_path, monkeypa
 
     monkeypatch.setattr(main, "train", counted)
     with pytest.raises(KeyboardInterrupt):
-        report.train_and_record(tmp_path, run, sets)
-    assert report.find_record(tmp_path, run) is None
-    record = report.train_and_record(tmp_path, run, sets)
-    assert report.find_record(tmp_path, run)["history"] == record["history"]
+        report.train_and_record(results, settings, sets)
+    assert find_record(results, settings) is None
+    record = report.train_and_record(results, settings, sets)
+    assert find_record(results, settings)["history"] == record["history"]
     assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
 
-    run.results_dir = tmp_path / "elsewhere"
-    whole = report.train_and_record(tmp_path, run, sets)
+    settings.results_dir = tmp_path / "elsewhere"
+    whole = report.train_and_record(results, settings, sets)
     for entry, expected in zip(record["history"], whole["history"], strict=True):
         assert {**entry, "seconds": 0} == {**expected, "seconds": 0}
     assert record["misclassified"] == whole["misclassified"]
 
 
-def test_the_network_is_saved_before_its_run_counts_as_finished(quick, tmp_path, monkeypatch):
-    args = report.parse_report_arguments(quick)
-    run = dict(report.planned_runs(args))[report.RECIPE_ROW]
-    sets = tuple(MNIST(path) for path in find_splits(args.data_dir))
-
+def test_the_network_is_saved_before_its_run_counts_as_finished(
+    sets, results, monkeypatch, without_plots
+):
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "record_path", stopped)
+    monkeypatch.setattr(report, "write_record", stopped)
     with pytest.raises(KeyboardInterrupt):
-        report.train_and_record(tmp_path, run, sets, tmp_path / "lenet5.pt")
-    load_model(tmp_path / "lenet5.pt")
+        report.train_and_record(results, planned(RECIPE_ROW, 1, results), sets, results / "x.pt")
+    load_model(results / "x.pt")
+
+
+def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_path, monkeypatch):
+    drawn = {}
+    for name in [name for name in vars(figures) if name.startswith("save_")]:
+        monkeypatch.setattr(figures, name, lambda path, *what, **how: drawn.update({path: what}))
+    monkeypatch.setattr(report, "load_model", lambda path: f"the network of {path.name}")
+    monkeypatch.setattr(report, "write_page", lambda path, *what: drawn.update({path: what}))
+    rows = (*ROWS, "recipe", "lenet5-long")
+    records = {
+        row: make_runs(
+            (90 + place, 1 + place),
+            misclassified=({str(place): [place % 5, 9]}, {}, {}),
+            no_aug_epochs=3,
+        )
+        for place, row in enumerate(rows)
+    }
+    report.draw_figures(tmp_path, records, sets)
+    drawn = {path.relative_to(tmp_path).name: what for path, what in drawn.items()}
+    curves = {name: drawn[f"{name}.png"][1] for name in ("lenet5", "mlp", "lenet5-mlp")}
+    lenet5, mlp = {"LeNet-5": records["lenet5"]}, {"MLP": records["mlp"]}
+    assert curves == {"lenet5": lenet5, "mlp": mlp, "lenet5-mlp": lenet5 | mlp}
+    assert drawn["regularized.png"][1] == {
+        "LeNet-5": records["lenet5-long"],
+        "LeNet-5, --regularize": records["recipe"],
+    }
+    assert [effect["row"] for effect in drawn["ablation.png"][0]][:2] == [
+        "lenet5+augment",
+        "lenet5+all-augment",
+    ]
+    assert drawn["ablation.png"][1] == 3
+    [confused] = drawn["confusions.png"]
+    found = {name: np.argwhere(counts).tolist() for name, counts in confused.items()}
+    assert found == {"LeNet-5": [[0, 9]], "MLP": [[1, 9]]}
+    images, misclassified = drawn["misclassified.png"]
+    assert images is sets[1].images
+    assert misclassified == [run["misclassified"] for run in records["recipe"]]
+    [augmented] = drawn["augment.png"]
+    assert torch.equal(augmented, sets[0][[2, 3, 4, 7, 8]][0])  # label i is first at place i
+    model, image = drawn["layers.png"]
+    assert model == "the network of lenet5.pt"
+    assert torch.equal(image, sets[1].images[0])
+    assert drawn["draw.html"] == (model, sets[1].images, sets[1].labels)
+
+
+def test_a_table_without_its_markers_is_named(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- table a -->\nold\n<!-- end a -->\nafter ±\n", encoding="utf-8")
+    assert report.replace_tables(path, {"a": "new"}) == (
+        "before\n<!-- table a -->\nnew\n<!-- end a -->\nafter ±\n"
+    )
+    path.write_text("<!-- table b -->\nold\n<!-- end c -->\n")
+    for name in ("a", "b", "c"):
+        missing = f"README.md: has no <!-- table {name} --> with <!-- end {name} -->"
+        with pytest.raises(RunError, match=missing):
+            report.replace_tables(path, {name: "new"})
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_runs_out(quick):
-    process = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", ROOT / "report.py", *quick),
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()
+def test_torchrun_shares_the_runs_out(start, small):
+    lines = start(*QUICK, data=small, program="report", processes=2).stdout.splitlines()
     runs = [line.split(":")[0] for line in lines if " runs are done" in line]
-    assert len(runs) == len(set(runs)) == 2 * (1 + len(report.ROWS))
+    assert len(runs) == len(set(runs)) == 2 * (1 + len(ROWS))
     assert "README.md: its tables" in lines[-1]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dataset import normalize
+from dataset import MNIST, data_loader
 from support.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -49,7 +49,8 @@ def choose_digits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     classifies correctly, but the first that it misclassifies of the two labels of its first errors
     and of a label that it never classifies correctly."""
     model.eval()
-    predicted = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in images.split(1000)])
+    batches = data_loader(MNIST((images, labels)))
+    predicted = torch.cat([model(batch).argmax(dim=1) for batch, _ in batches])
     correct, misclassified = {}, {}  # by label, the first index of each kind
     for index, (label, digit) in enumerate(zip(labels.tolist(), predicted.tolist(), strict=True)):
         first_of = correct if digit == label else misclassified

@@ -6,7 +6,13 @@ will. What the report concludes rests on fresh seeds alone: the questions, their
 margins below were committed before any of their runs was trained.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
+
+from support.options import RECIPE, Settings, parse_arguments
+
+Plan = list[tuple[str, Settings]]  # of each run: the row of its table, its settings
 
 # --- the questions ----------------------------------------------------------------------------
 
@@ -49,8 +55,9 @@ KNOWN_ACCURACY, KNOWN_MARGIN = 99.05, 0.1  # percent: LeCun et al. 1998, LeNet-5
 
 # --- the exploration --------------------------------------------------------------------------
 
+SEEDS = 10  # of each row: 0, 1, ...
+EPOCHS = Settings.epochs
 # What each technique of the ablation adds to the settings of main.py.
-EPOCHS = 20
 TECHNIQUES = {
     "augment": "--augment",
     "dropout": "--dropout 0.2",
@@ -88,12 +95,12 @@ ROW_TITLES = {
 
 # The recipe, --regularize, and its controls: what of its gain is length, what regularization?
 RECIPE_ROW, LONG_PLAIN, SHORT_RECIPE = "recipe", "lenet5-long", "recipe-short"
-SHORT_RECIPE_OPTIONS = "--augment --weight-decay 5e-4"
+SHORT_RECIPE_OPTIONS = "--regularize --no-aug-epochs 0"  # as it was trained, all augmented
 # And the recipe without one of its parts. (--regularize cannot be told not to augment, so the first
 # spells its settings out.)
 ALL_AUGMENTED = "recipe-all-augmented"
 RECIPE_WITHOUT = {
-    "recipe-augment": ROWS["lenet5+weight-decay"],
+    "recipe-augment": f"--weight-decay {RECIPE['weight_decay']}",
     "recipe-weight-decay": "--regularize --weight-decay 0",
     ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
 }
@@ -116,17 +123,16 @@ LR_CHOICES = {
 
 # How --regularize was chosen, on the same images: what was added to the default settings. From a
 # first guess, one change at a time.
+FIRST_GUESS = "--augment --weight-decay 5e-4 --ema 0.999"
 CHOICES = {
-    "validation": "--augment --weight-decay 5e-4 --ema 0.999",
+    "validation": FIRST_GUESS,
     "validation-augment": "--weight-decay 5e-4 --ema 0.999",
     "validation-weight-decay": "--augment --ema 0.999",
     "validation-ema": "--augment --weight-decay 5e-4",
-    "validation+lr": "--augment --weight-decay 5e-4 --ema 0.999 --lr 0.1",
+    "validation+lr": f"{FIRST_GUESS} --lr 0.1",
     "validation+weight-decay": "--augment --weight-decay 2e-4 --ema 0.999",
-    "validation+label-smoothing": (
-        "--augment --weight-decay 5e-4 --ema 0.999 --label-smoothing 0.05"
-    ),
-    "validation+dropout": "--augment --weight-decay 5e-4 --ema 0.999 --dropout 0.1",
+    "validation+label-smoothing": f"{FIRST_GUESS} --label-smoothing 0.05",
+    "validation+dropout": f"{FIRST_GUESS} --dropout 0.1",
 }
 # And then, with as many epochs as the recipe.
 LONG_CHOICES = {
@@ -135,3 +141,59 @@ LONG_CHOICES = {
     "long+weight-decay-1e-3": "--augment --weight-decay 1e-3",
     "long+no-aug-epochs": "--augment --no-aug-epochs 3 --weight-decay 5e-4",
 }
+
+# --- the runs ---------------------------------------------------------------------------------
+
+NOT_YET_REPORTED = {*LR_CHOICES, *(f"{FRESH}{row}" for row in FRESH_ROWS)}
+
+
+def planned_runs(
+    seeds: int,
+    epochs: int | None = None,
+    data_dir: Path | None = None,
+    results_dir: Path = Settings.results_dir,
+) -> Plan:
+    """Return every run: its row, and its settings.
+
+    First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
+    whatever is finished can be compared; then the recipe and its controls; last the fresh seeds.
+
+    Args:
+        seeds: so many of each row of the exploration; of the fresh ones, too, if it is not SEEDS.
+        epochs: of every run, in place of what is planned, and then only the ablation and the
+            recipe are made: short runs do not tell how long ones end.
+    """
+    explored = range(seeds)
+    fresh = FRESH_SEEDS if seeds == SEEDS else FRESH_SEEDS[:seeds]
+    long = RECIPE["epochs"]
+    choosing = [
+        (row, f"{options} --validation {HELD_OUT}", length, seed)
+        for choices, length in ((LR_CHOICES, EPOCHS), (CHOICES, EPOCHS), (LONG_CHOICES, long))
+        for row, options in choices.items()
+        for seed in range(CHOICE_SEEDS)
+    ]
+    ablation = [(row, options, EPOCHS, seed) for seed in explored for row, options in ROWS.items()]
+    recipe = [(RECIPE_ROW, "--regularize", long, seed) for seed in explored]
+    controls = {
+        LONG_PLAIN: ("", long),
+        SHORT_RECIPE: (SHORT_RECIPE_OPTIONS, EPOCHS),
+        **{row: (options, long) for row, options in RECIPE_WITHOUT.items()},
+    }
+    planned = ablation + recipe
+    if not epochs:
+        planned = choosing + planned
+        for row, (options, length) in controls.items():
+            planned += [(row, options, length, seed) for seed in explored]
+        for seed in fresh:
+            for row, (options, length) in FRESH_ROWS.items():
+                planned.append((f"{FRESH}{row}", options, length, seed))
+
+    runs = []
+    for row, options, length, seed in planned:
+        length = epochs or length
+        name = f"{row.removeprefix(FRESH)}-{length}-epochs-seed-{seed}"
+        # One thread per run: the results do not depend on how many runs and cores there are.
+        command = f"{options} --epochs {length} --seed {seed} --threads 1 --resume --name {name}"
+        _, settings = parse_arguments(command.split())
+        runs.append((row, replace(settings, data_dir=data_dir, results_dir=results_dir)))
+    return runs

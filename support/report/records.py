@@ -5,17 +5,95 @@ the final network on the unaugmented training images ("train_accuracy"), and the
 misclassifies ("misclassified": by index, the true and the predicted digit).
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 
-from support.options import watched_split
+from support.files import RunError, atomic_write
+from support.options import Settings, changed_settings
+from support.report.plan import CHOICES, LONG_CHOICES, NOT_YET_REPORTED, Plan
+from support.run_files import is_whole
 
 TEST_IMAGES = 10_000
 Records = dict[str, list[dict]]  # by row of a table, one record per seed
 
 
+# --- files ------------------------------------------------------------------------------------
+
+
+def record_path(folder: Path, settings: Settings) -> Path:
+    return folder / "runs" / f"{settings.name}.json"
+
+
+def write_record(folder: Path, settings: Settings, record: dict) -> None:
+    with atomic_write(record_path(folder, settings)) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def find_record(folder: Path, settings: Settings) -> dict | None:
+    """Return the record of this run, if it was finished before, with the same settings.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    path = record_path(folder, settings)
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        config = record["config"]
+        if config["epochs"] != settings.epochs or changed_settings(config, settings):
+            return None
+        check_record(record, settings)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path}: is damaged; remove it to train this run again, or git checkout brings it back"
+        ) from error
+    return record
+
+
+def check_record(record: dict, settings: Settings) -> None:
+    """Raise ValueError, LookupError, TypeError or AttributeError unless all that is made from
+    records can be made from this one."""
+    if not is_whole(record["history"], settings.epochs, settings.watched):
+        raise ValueError("epochs are missing")
+    if not settings.validation:
+        accuracies([record], "train")
+        error_matrix([record])
+        confusions([record])
+
+
+def load_records(folder: Path, runs: Plan) -> Records:
+    """Return the records of those of `runs` that are finished and reported, by row and then by
+    seed.
+
+    Rows that are compared seed by seed are cut to the seeds that all of them have.
+
+    Raises:
+        RunError: too few runs are finished, or a record is damaged.
+    """
+    reported = [(row, settings) for row, settings in runs if row not in NOT_YET_REPORTED]
+    found: dict[str, dict[int, dict]] = {row: {} for row, _ in reported}
+    for row, settings in reported:
+        if record := find_record(folder, settings):
+            found[row][settings.seed] = record
+    compared = [row for row in found if row not in CHOICES | LONG_CHOICES]
+    everywhere = set.intersection(*(set(found[row]) for row in compared))
+    for row in compared:
+        found[row] = {seed: found[row][seed] for seed in everywhere}
+    for row, records in found.items():
+        if len(records) < 2:
+            raise RunError(f"{folder}: {row} has fewer than 2 seeds; run report.py to its end")
+    return {row: [by_seed[seed] for seed in sorted(by_seed)] for row, by_seed in found.items()}
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
 def final_values(runs: list[dict], quantity: str) -> np.ndarray:
     """Return the final "loss" or "accuracy" of each run, on the set that it watched."""
-    watched = watched_split(runs[0]["config"])
+    watched = "val" if runs[0]["config"]["validation"] else "test"
     return np.array([run["history"][-1][f"{watched}_{quantity}"] for run in runs])
 
 

@@ -1,6 +1,31 @@
 """The tables of engineering.md: what tests/benchmark.py measured, as Markdown."""
 
+import json
 import statistics
+from pathlib import Path
+
+from support.files import RunError
+
+PARTS = ("epoch", "start", "memory", "scaling", "fast", "torchrun")  # of what it measures
+
+
+def load_speeds(path: Path) -> dict:
+    """Return what tests/benchmark.py measured.
+
+    Raises:
+        RunError: the file is damaged, or a part of it is missing.
+    """
+    try:
+        speed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged ({error}); git checkout brings it back") from error
+    for part in PARTS:
+        if part not in speed:
+            raise RunError(
+                f"{path}: has no {part}; git checkout brings it back, "
+                "python tests/benchmark.py measures again"
+            )
+    return speed
 
 
 def speed_table(speed: dict) -> str:

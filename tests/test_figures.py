@@ -1,0 +1,301 @@
+"""The figures of the report show the numbers they are given, each in its place."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_runs
+from matplotlib.colors import to_hex
+from PIL import Image
+from torch.nn import functional as F
+
+from dataset import normalize
+from model import LeNet5
+from support.report import figures
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures that would have been written: drawing a thing is fast, a PNG of it is not."""
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    return drawn
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+# --- curves -----------------------------------------------------------------------------------
+
+
+def test_curves_are_means_of_each_networks_runs_with_bands_and_a_legend(saved):
+    rows = {"LeNet-5": make_runs((99, 0.1), epochs=4), "MLP": make_runs((98, 0.3), epochs=4)}
+    figures.save_curves("x.png", "Two networks", rows)
+    [figure] = saved
+    assert figure.get_suptitle() == (
+        "Two networks\n3 seeds, mean ± 1 SD; training: running mean over the epoch"
+    )
+    panels = {ax.get_title(): ax for ax in figure.axes}
+    lenet5, mlp = panels["test accuracy"].lines
+    assert lenet5.get_ydata().tolist() == pytest.approx([96, 97, 98, 99])
+    assert mlp.get_ydata().tolist() == pytest.approx([95, 96, 97, 98])
+    assert lenet5.get_color() != mlp.get_color()
+    for line, band in zip((lenet5, mlp), panels["test accuracy"].collections, strict=True):
+        heights = [y for x, y in band.get_paths()[0].vertices if x == 4]
+        deviation = 0.1 if line is lenet5 else 0.3
+        assert max(heights) - min(heights) == pytest.approx(2 * deviation)
+    for ax in panels.values():
+        assert legend_of(ax) == ["LeNet-5", "MLP"]
+
+
+def test_losses_are_logarithmic_and_accuracies_start_where_the_label_says(saved):
+    figures.save_curves("x.png", "", {"MLP": make_runs(epochs=3)}, lowest_accuracy=98)
+    for ax in saved[0].axes:
+        if "loss" in ax.get_title():
+            assert ax.get_yscale() == "log"
+            assert ax.get_ylabel() == "cross-entropy, log scale"
+            format_loss = ax.yaxis.get_major_formatter()
+            assert [format_loss(loss, 0) for loss in (1e-5, 0.02, 3.0)] == ["0.00001", "0.02", "3"]
+        else:
+            assert ax.get_yscale() == "linear"
+            assert ax.get_ylim() == pytest.approx((98, 100.04))
+            assert ax.get_ylabel() == "accuracy (%; axis starts at 98)"
+        assert ax.get_legend() is None  # of a single curve, which the title names
+
+
+def test_the_epochs_without_augmentation_are_shaded(saved):
+    figures.save_curves("x.png", "", {"MLP": make_runs(epochs=9)}, no_aug_epochs=3)
+    figures.save_curves("x.png", "", {"MLP": make_runs(epochs=9)})
+    for ax, plain in zip(saved[0].axes, saved[1].axes, strict=True):
+        [shade] = ax.patches
+        assert (shade.get_x(), shade.get_width()) == (6.5, 3)
+        assert not plain.patches
+
+
+def test_the_curves_of_one_epoch_can_be_seen(saved):
+    figures.save_curves("x.png", "", {"LeNet-5": make_runs(loss=(0.2, 0.1), epochs=1)})
+    for ax in saved[0].axes:
+        [line] = ax.lines
+        assert line.get_marker() == "o"  # a line of one point has no length
+        bottom, top = ax.get_ylim()
+        assert bottom < line.get_ydata()[0] < top
+
+
+# --- the ablation -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def effects():
+    """Three techniques in two contexts: every number is another one."""
+    numbers = {  # alone: difference, half-width, significant; with the others: the same
+        "augment": ((0.3, 0.05, True), (0.2, 0.06, False)),
+        "ema": ((-0.1, 0.04, False), (0.05, 0.02, True)),
+        "dropout": ((0.1, 0.07, False), (-0.15, 0.03, True)),
+    }
+    return [
+        {
+            "name": name,
+            "context": context,
+            "difference": difference,
+            "half_width": half_width,
+            "significant": significant,
+            "differences": difference + np.array([-0.01, 0.01]),
+        }
+        for name, both in numbers.items()
+        for context, (difference, half_width, significant) in zip(
+            ("alone", "with the others"), both, strict=True
+        )
+    ]
+
+
+@pytest.fixture
+def ablation(saved, effects):
+    figures.save_ablation("x.png", effects, seeds=2)
+    return saved[0].axes[0]
+
+
+def test_each_effect_has_a_marker_at_its_mean_and_a_bar_as_long_as_its_interval(ablation, effects):
+    assert len(ablation.containers) == len(effects)
+    for bar, effect in zip(ablation.containers, effects, strict=True):
+        marker, _, [segments] = bar.lines
+        assert marker.get_xdata() == pytest.approx([effect["difference"]])
+        [[(low, y), (high, _)]] = segments.get_segments()
+        assert (low, high) == pytest.approx(
+            (
+                effect["difference"] - effect["half_width"],
+                effect["difference"] + effect["half_width"],
+            )
+        )
+        assert [y] == marker.get_ydata()
+
+
+def test_a_marker_is_filled_only_where_its_effect_is_significant(ablation, effects):
+    for bar, effect in zip(ablation.containers, effects, strict=True):
+        marker = bar.lines[0]
+        filled = to_hex(marker.get_markerfacecolor()) == to_hex(marker.get_color())
+        assert filled == effect["significant"]
+        assert filled or to_hex(marker.get_markerfacecolor()) == "#ffffff"
+
+
+def test_every_seed_of_an_effect_is_a_dot_beside_its_marker(ablation, effects):
+    dots = [line for line in ablation.lines if line.get_marker() == "." and len(line.get_xdata())]
+    for line, bar, effect in zip(dots, ablation.containers, effects, strict=True):
+        assert line.get_xdata().tolist() == effect["differences"].tolist()
+        assert set(line.get_ydata()) == set(bar.lines[0].get_ydata())
+        assert line.get_color() == bar.lines[0].get_color()
+
+
+def test_techniques_are_sorted_by_what_they_add_alone_the_best_on_top(ablation, effects):
+    labels = [label.get_text() for label in ablation.get_yticklabels()]
+    assert labels == ["averaged weights (EMA)", "dropout", "augmentation"]
+    places = dict(zip(("ema", "dropout", "augment"), ablation.get_yticks(), strict=True))
+    for bar, effect in zip(ablation.containers, effects, strict=True):
+        [y] = bar.lines[0].get_ydata()
+        shift = 0.14 if effect["context"] == "alone" else -0.14
+        assert y == pytest.approx(places[effect["name"]] + shift)
+
+
+def test_the_ablations_legend_tells_colors_and_fillings(ablation, effects):
+    colors = {
+        effect["context"]: bar.lines[0].get_color()
+        for bar, effect in zip(ablation.containers, effects, strict=True)
+    }
+    handles = dict(zip(legend_of(ablation), ablation.get_legend().legend_handles, strict=True))
+    assert handles["added to plain LeNet-5"].get_color() == colors["alone"]
+    assert handles["added to the other four"].get_color() == colors["with the others"]
+    open_one, filled = (
+        handles["open: not significant"],
+        handles["filled: significant after Holm's correction"],
+    )
+    assert open_one.get_markerfacecolor() == "white"
+    assert filled.get_markerfacecolor() == filled.get_color()
+    assert handles["one seed"].get_marker() == "."
+
+
+def test_the_ablations_axis_marks_no_effect_and_counts_points_and_images(ablation):
+    assert any(list(line.get_xdata()) == [0, 0] for line in ablation.lines)
+    assert "percentage points, with 95% confidence interval (2 seeds" in ablation.get_xlabel()
+    [images] = ablation.child_axes
+    assert images.get_xlabel() == "fewer errors in 10,000 test images"
+    to_images, to_points = images._functions  # the one way to ask a secondary axis
+    assert (to_images(0.3), to_points(30)) == pytest.approx((30, 0.3))
+
+
+# --- single images ----------------------------------------------------------------------------
+
+
+def test_confusions_stand_side_by_side_in_the_same_shades(saved):
+    first, second = np.zeros((10, 10)), np.zeros((10, 10))
+    first[4, 9], first[9, 4], second[3, 5] = 2.5, 1, 8
+    figures.save_confusions("x.png", {"LeNet-5": first, "MLP": second})
+    left, right, _ = saved[0].axes
+    assert (left.get_title(), right.get_title()) == ("LeNet-5: 3.5 of 10,000", "MLP: 8.0 of 10,000")
+    assert left.images[0].get_clim() == right.images[0].get_clim() == (0, 8)
+    texts = {text.get_position(): text.get_text() for text in left.texts}
+    assert texts == {(9, 4): "2.5", (4, 9): "1.0"}
+
+
+def test_digits_that_half_of_the_networks_misclassify_are_drawn_the_hardest_first(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save_digits", lambda *arguments: drawn.append(arguments))
+    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 28, 28)
+    misclassified = [
+        {"12": [4, 9], "7": [1, 3], "3": [5, 6]},
+        {"12": [4, 9], "7": [1, 2], "2": [0, 6]},
+        {"12": [4, 8], "7": [1, 2]},
+        {"5": [8, 0], "3": [5, 6]},
+    ]
+    figures.save_hard_digits("x.png", images, misclassified)
+    [(path, title, shown, texts)] = drawn
+    assert path == "x.png"
+    assert title.startswith("Test images that at least half of the 4 networks")
+    assert shown[:, 0, 0, 0].tolist() == [7, 12, 3]
+    assert texts == ["1→2  3/4", "4→9  3/4", "5→6  2/4"]
+
+
+def test_augmented_digits_stand_beside_their_own_original_the_same_each_time(saved):
+    images = normalize(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
+    images[0, 0, 8:20, 12:16] = 2.5
+    images[1, 0, 12:16, 8:20] = 2.5
+    for _ in range(2):
+        figures.save_augmented("x.png", images)
+    [border] = saved[0].axes[0].lines
+    assert list(border.get_xdata()) == [27.5, 27.5]  # between the first two of them
+    sheet, again = (figure.axes[0].images[0].get_array() for figure in saved)
+    assert sheet.shape == (2 * 28, 11 * 28)
+    assert np.array_equal(sheet, again)
+    for row in range(2):
+        strip = sheet[28 * row : 28 * row + 28]
+        assert np.array_equal(strip[:, :28], images[row, 0])
+        copies = [strip[:, 28 * place : 28 * place + 28] for place in range(1, 11)]
+        bars = [np.argwhere(copy > 1).std(axis=0) for copy in copies]
+        assert all((height > width) == (row == 0) for height, width in bars)  # upright, or lying
+        assert len({copy.tobytes() for copy in copies}) == 10
+
+
+@pytest.fixture
+def way(saved):
+    """A LeNet-5, a digit, and the 14 panels of its way through it."""
+    torch.manual_seed(0)
+    model, image = LeNet5().eval(), torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8)
+    figures.save_layers("x.png", model, image)
+    return model, image, saved[0].axes[:14]
+
+
+@torch.no_grad()
+def test_every_layer_shows_what_the_network_computes_there(way):
+    model, image, panels = way
+    conv1 = F.relu(model.conv1(normalize(image)[None]))
+    conv2 = F.relu(model.conv2(F.max_pool2d(conv1, 2)))
+    fc1 = F.relu(model.fc1(F.max_pool2d(conv2, 2).flatten(1)))
+    expected = {
+        ("input", "1×28×28"): image,
+        ("conv1, ReLU", "6×28×28"): conv1,
+        ("max pooling", "6×14×14"): F.max_pool2d(conv1, 2),
+        ("conv2, ReLU", "16×10×10"): conv2,
+        ("max pooling", "16×5×5"): F.max_pool2d(conv2, 2),
+        ("fc1, ReLU", "120 units"): fc1,
+        ("fc2, ReLU", "84 units"): F.relu(model.fc2(fc1)),
+    }
+    for ax, ((title, size), values) in zip(panels[:7], expected.items(), strict=True):
+        assert (ax.get_title(), ax.texts[0].get_text()) == (title, size)
+        # In any order: two columns of maps are drawn row by row.
+        drawn = np.ma.masked_invalid(ax.images[0].get_array()).compressed()
+        assert sorted(drawn) == pytest.approx(sorted(values.flatten().tolist()))
+
+
+def test_maps_stand_in_columns_each_whole_and_with_gaps_between_them():
+    maps = torch.arange(4 * 2 * 3, dtype=torch.float32).view(4, 2, 3)
+    picture = figures.stack_maps(maps, columns=2)
+    assert picture.shape == (2 * (2 + 2), 2 * (3 + 2))
+    assert np.array_equal(picture[1:3, 1:4], maps[0])
+    assert np.array_equal(picture[1:3, 6:9], maps[1])
+    assert np.array_equal(picture[5:7, 1:4], maps[2])
+    assert np.isnan(picture).sum() == picture.size - maps.numel()
+
+
+@torch.no_grad()
+def test_the_way_ends_with_the_networks_probabilities_the_largest_marked(way):
+    model, image, panels = way
+    probabilities = model(normalize(image)[None]).softmax(dim=1)[0]
+    bars = panels[7].patches
+    assert [bar.get_width() for bar in bars] == pytest.approx((100 * probabilities).tolist())
+    marked = [to_hex(bar.get_facecolor()) == to_hex("tab:blue") for bar in bars]
+    assert marked == [digit == int(probabilities.argmax()) for digit in range(10)]
+    texts = [text.get_text() for text in panels[7].texts[:10]]
+    assert texts == [f"{probability:.1%}" for probability in probabilities]
+
+
+@torch.no_grad()
+def test_kernels_are_drawn_in_order_and_white_is_0(way):
+    model, _, panels = way
+    for ax, kernel in zip(panels[8:], model.conv1.weight[:, 0], strict=True):
+        assert np.array_equal(ax.images[0].get_array(), kernel)
+        low, high = ax.images[0].get_clim()
+        assert -low == high == model.conv1.weight.abs().max()
+
+
+def test_a_figure_is_written_as_a_png(tmp_path):
+    figures.save_curves(tmp_path / "x.png", "", {"MLP": make_runs(epochs=2)})
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.format == "PNG"
