@@ -101,6 +101,15 @@ def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(
     assert_same(state_of(tmp_path / "raised")[0], state_of(tmp_path / "whole")[0])
 
 
+def test_the_network_of_a_finished_run_is_ready_to_be_used(data_dir, results):
+    settings = Settings(epochs=1, dropout=0.5, data_dir=data_dir, results_dir=results)
+    sets = main.load_sets(settings)
+    main.run(settings, torch.device("cpu"), *sets)
+    settings.resume = True
+    model, _ = main.run(settings, torch.device("cpu"), *sets)
+    assert not any(module.training for module in model.modules())
+
+
 def test_a_finished_run_stays_as_it_is(start, results):
     start(*EVERYTHING, "--epochs", 2)
     before = state_of(results)
