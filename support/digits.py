@@ -7,17 +7,22 @@ out from it, the connected components decide which marks are the digit (scipy.nd
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from support.files import DataError
 
 LONGEST = 1000  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: the least contrast of a digit
+SHEET_CELLS = 128
+STRIPS = 32
 CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
+CUT_OFF = "it is cut off by the border"
 NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too
 
 
@@ -53,13 +58,8 @@ def read_channels(path: Path) -> list[Image.Image]:
         raise DataError(f"{path}: cannot be read ({reason}); name another") from error
 
 
-def find_ink(
-    channels: list[Image.Image], box: tuple[int, int, int, int] | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """The digit within `box` (left, top, right, bottom; default: the whole picture).
-
-    Ink is a linear ramp of the contrast to the ground: 0 up to a quarter of a full stroke's, 1 from
-    a full stroke's on. So on an even ground it depends on nothing but the pixel and its neighbors.
+def find_ink(channels: list[Image.Image]) -> tuple[np.ndarray, list[str]]:
+    """The digit on a sheet of paper in the picture, or else in the whole picture.
 
     Returns:
         The ink of each pixel, float32 [height, width], 0 to 1, and what gives rise to doubt.
@@ -67,14 +67,98 @@ def find_ink(
     Raises:
         DataError: nothing stands out.
     """
+    for sheet, inside in find_sheets(channels):
+        try:
+            ink, doubts = find_ink_within(sheet, inside)
+        except DataError:  # nothing is written on it
+            continue
+        if CUT_OFF not in doubts:
+            return ink, doubts
+    return find_ink_within(channels, Image.new("L", channels[0].size, 255))
+
+
+def find_sheets(channels: list[Image.Image]) -> Iterator[tuple[list[Image.Image], Image.Image]]:
+    """Each part of the picture that may be a sheet of paper or a card on a table: the channels of
+    the rectangle around it, painted outside of it as if it went on there, and where it is, as 255.
+
+    A sheet is an even region, or all even regions together that do not reach the picture's sides
+    (a shadow may lie across the sheet), that nearly fill their convex hull.
+    """
+    scale = min(1, SHEET_CELLS / max(channels[0].size))
+    size = [max(1, round(scale * side)) for side in channels[0].size]
+    if min(size) < 8:
+        return
+    median = ImageFilter.MedianFilter(5)  # leaves no rules
+    small = np.stack(
+        [channel.resize(size, Image.Resampling.BOX).filter(median) for channel in channels]
+    )
+    edges = ndimage.morphological_gradient(small, (1, 3, 3)).max(axis=0)
+    labels, count = ndimage.label(edges < FAINTEST / 2)
+    areas = np.bincount(labels.ravel())
+    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    inner = np.setdiff1d((areas > 0.02 * labels.size).nonzero()[0], [0, *border])
+    largest = 1 + np.argsort(-areas[1:])
+    for region in [np.isin(labels, inner), *(labels == label for label in largest)]:
+        if region.mean() < 0.1:
+            continue
+        hull, quadrilateral = convex_hull(region)
+        if hull.mean() < 0.98 and region.sum() > 0.6 * hull.sum() and quadrilateral > 0.88:
+            yield paint_around(channels, small, region, hull)
+
+
+def convex_hull(region: np.ndarray) -> tuple[np.ndarray, float]:
+    """The pixels in the convex hull of `region`, bool [height, width] both, and which share of it
+    the largest quadrilateral of its corners takes."""
+    hull = ConvexHull(np.argwhere(region))
+    pixels = np.argwhere(np.ones_like(region))
+    inside = pixels @ hull.equations[:, :2].T + hull.equations[:, 2] < 0.75  # pixels have a width
+    corners = hull.points[hull.vertices] @ [1, 1j]
+    steps = corners - corners[:, None]
+    triangles = (steps.conj()[:, :, None] * steps[:, None]).imag / 2  # areas, of either sign
+    quadrilateral = (triangles.max(axis=2) - triangles.min(axis=2)).max()
+    return inside.all(axis=1).reshape(region.shape), quadrilateral / hull.volume
+
+
+def paint_around(
+    channels: list[Image.Image], small: np.ndarray, region: np.ndarray, hull: np.ndarray
+) -> tuple[list[Image.Image], Image.Image]:
+    """The rectangle around the hull, each pixel outside of it painted as the region is nearest."""
+    nearest = ndimage.distance_transform_edt(
+        ~region, return_distances=False, return_indices=True
+    )
+    [(rows, columns)] = ndimage.find_objects(hull.astype(np.uint8))
+    cells = columns.start, rows.start, columns.stop, rows.stop
+    scale = channels[0].width / hull.shape[1], channels[0].height / hull.shape[0]
+    box = tuple(round(scale[i % 2] * side) for i, side in enumerate(cells))
+    size = box[2] - box[0], box[3] - box[1]
+    inside = Image.fromarray(255 * hull.astype(np.uint8)).resize(size, box=cells)
+    paint = [Image.fromarray(values[*nearest]).resize(size, box=cells) for values in small]
+    return [
+        Image.composite(channel.crop(box), values, inside)
+        for channel, values in zip(channels, paint, strict=True)
+    ], inside
+
+
+def find_ink_within(
+    channels: list[Image.Image],
+    inside: Image.Image,
+    box: tuple[int, int, int, int] | None = None,
+) -> tuple[np.ndarray, list[str]]:
+    """The digit within `box` (left, top, right, bottom; default: the whole picture), and `inside`.
+
+    Ink is a linear ramp of the contrast to the ground: 0 up to a quarter of a full stroke's, 1 from
+    a full stroke's on. So on an even ground it depends on nothing but the pixel and its neighbors.
+    """
     left, top, right, bottom = box or (0, 0, *channels[0].size)
     factor = max(1, math.ceil(max(right - left, bottom - top) / LONGEST))
-    reduced = [channel.reduce(factor, (left, top, right, bottom)) for channel in channels]
+    *reduced, inside_here = (
+        channel.reduce(factor, (left, top, right, bottom)) for channel in [*channels, inside]
+    )
     contrast = without_rules(contrast_to_ground(reduced))
     strongest = contrast.max()
     if strongest < FAINTEST:
         raise DataError("no digit stands out from its background")
-    digit, doubts = choose_digit(contrast, strongest / 4)
+    digit, doubts = choose_digit(contrast, strongest / 4, np.asarray(inside_here) < 255)
 
     [(rows, columns)] = ndimage.find_objects(digit.astype(np.uint8))
     side = max(rows.stop - rows.start, columns.stop - columns.start)
@@ -85,10 +169,10 @@ def find_ink(
             min(right, left + factor * (columns.stop + side)),
             min(bottom, top + factor * (rows.stop + side)),
         )
-        ink, more = find_ink(channels, closer)
+        ink, more = find_ink_within(channels, inside, closer)
         return ink, doubts + more
-    inside = contrast[digit]
-    full = np.median(inside[inside > inside.max() / 2])
+    within = contrast[digit]
+    full = np.median(within[within > within.max() / 2])
     return np.where(digit, (contrast - full / 4) / (full - full / 4), 0).clip(0, 1), doubts
 
 
@@ -152,38 +236,46 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     """Which pixels of `strokes`, bool [height, width], lie on a straight line that goes from the
     left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
     height, width = strokes.shape
-    columns = np.arange(width)
-    thick = ndimage.binary_dilation(strokes, np.ones((3, 1)))  # so that a line may bend slightly
+    thick = ndimage.maximum_filter1d(strokes, 3, axis=0)  # so that a line may bend slightly
+    strips = Image.fromarray(255 * thick.astype(np.uint8)).resize((STRIPS, height), Image.BOX)
+    strips = np.asarray(strips, np.float32) / 255
+    slope = (np.arange(STRIPS) + 0.5) / STRIPS - 0.5
+    slope_of_columns = (np.arange(width) + 0.5) / width - 0.5
     found = np.zeros_like(strokes)
     for rise in range(-(height // 10), height // 10 + 1, 2):
-        shift = np.rint(rise * (columns / width - 0.5)).astype(int)
-        rows = (np.arange(height)[:, None] + shift[::4]).clip(0, height - 1)
-        covered = thick[rows, columns[::4]].mean(axis=1)  # of every fourth pixel: enough to tell
+        rows = np.arange(height)[:, None] + np.rint(rise * slope).astype(int)
+        covered = strips[rows.clip(0, height - 1), np.arange(STRIPS)].mean(axis=1)
         lines = (covered > 0.9).nonzero()[0]
-        found[(lines[:, None] + shift).clip(0, height - 1), columns] = True
+        if len(lines):
+            rows = lines[:, None] + np.rint(rise * slope_of_columns).astype(int)
+            found[rows.clip(0, height - 1), np.arange(width)] = True
     return found & thick
 
 
-def choose_digit(contrast: np.ndarray, threshold: float) -> tuple[np.ndarray, list[str]]:
+def choose_digit(
+    contrast: np.ndarray, threshold: float, outside: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
     """Which pixels, bool [height, width], are the digit's, and what gives rise to doubt.
 
-    The digit is the strongest connected component that does not touch the picture's sides, with the
-    parts close to it. Strokes that are 4 pixels apart are connected.
+    The digit is the strongest connected component that does not touch the sides of the picture or
+    of the sheet, with the parts close to it. Strokes that are 4 pixels apart are connected.
     """
-    near = ndimage.maximum_filter(contrast > threshold, 5)
-    labels, count = ndimage.label(near, NEIGHBORS)
-    boxes = ndimage.find_objects(labels)
+    strokes = contrast > threshold
+    labels, count = ndimage.label(ndimage.maximum_filter(strokes, 5), NEIGHBORS)
+    numbers = range(1, count + 1)
+    labels_of_strokes = labels * strokes
+    boxes = ndimage.find_objects(labels_of_strokes)
     height, width = contrast.shape
     touched = np.array(
         [(y.start == 0) + (y.stop == height) + (x.start == 0) + (x.stop == width) for y, x in boxes]
-    )
+    ) + ndimage.maximum(outside, labels_of_strokes, numbers)
     # The more sides a component touches, the more likely it is a table or a shadow.
-    weights = ndimage.sum_labels(contrast, labels, range(1, count + 1)) / 4.0**touched
+    weights = ndimage.sum_labels(contrast, labels, numbers) / 4.0**touched
     main = int(weights.argmax())
     y, x = boxes[main]
     tall, wide = y.stop - y.start, x.stop - x.start
     digit = labels == main + 1
-    doubts = ["it is cut off by the border"] if touched[main] else []
+    doubts = [CUT_OFF] if touched[main] else []
     for other in (weights > 0.05 * weights[main]).nonzero()[0]:
         if other == main:
             continue

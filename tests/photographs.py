@@ -8,7 +8,7 @@ import io
 import math
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from scipy import ndimage
 
 SIDE = 480  # pixels of most photographs, both ways
@@ -261,6 +261,242 @@ def small_in_large(digit, rng):
     return shoot(mix(paper(rng, 2000), pen(rng), strokes) * light[:, :, None], rng)
 
 
+# --- sheets on tables ---------------------------------------------------------------------------
+
+
+def plain_table(rng):
+    return np.full((SIDE, SIDE, 3), rng.uniform(15, 90) * rng.uniform([1, 0.8, 0.6], [1.1, 1, 1]))
+
+
+def light_table(rng):
+    return np.full((SIDE, SIDE, 3), rng.uniform(180, 240) * np.array([1, 1, rng.uniform(0.8, 1)]))
+
+
+def wooden_table(rng):
+    streaks = 1 + 2.4 * ndimage.gaussian_filter(rng.normal(size=(SIDE, SIDE)), (1.5, 25))
+    brown = np.array([[120, 80, 50], [70, 45, 30], [160, 125, 90]][rng.integers(3)])
+    return np.rot90(streaks[:, :, None] * brown, rng.integers(2))
+
+
+def tablecloth(rng):
+    """Woven: two sets of threads across each other, on a colored ground."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    threads = np.sin(2 * math.pi * y / rng.uniform(4, 9)) * np.sin(2 * math.pi * x / 6)
+    weave = 1 + rng.uniform(0.05, 0.2) * threads + 0.06 * grain(rng, SIDE, 2)
+    color = np.array([(40, 60, 110), (120, 30, 40), (60, 90, 60), (90, 90, 95)][rng.integers(4)])
+    return weave[:, :, None] * color
+
+
+def sheet_corners(rng, sides: int, angle: float, trapezoid: float) -> np.ndarray:
+    """Of a sheet with so many sides in view, clockwise from the top left: float64 [4, 2], (x, y),
+    beyond the picture where it is cut off."""
+    width, height = rng.uniform(0.5, 0.62, 2) if angle or trapezoid else rng.uniform(0.5, 0.85, 2)
+    left, top = rng.uniform(0.05, 0.95 - np.array([width, height]))
+    right, bottom = left + width, top + height
+    if sides < 4:
+        bottom = 1.3
+    if sides < 3:
+        right = 1.3
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    middle = corners.mean(axis=0) if sides == 4 else np.array([0.5, 0.5])
+    far = rng.integers(4)  # the side that is farther away, so shorter
+    corners[[far, far - 3]] += trapezoid * (corners[[far - 3, far]] - corners[[far, far - 3]])
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    turned = (corners - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
+    turned += (0.5 - middle) * (sides == 4 and angle != 0)
+    return SIDE * np.rot90(turned, 0)
+
+
+def homography(source: np.ndarray, target: np.ndarray) -> list[float]:
+    """The 8 numbers by which Pillow's PERSPECTIVE takes the corners `target` from `source`."""
+    rows = []
+    for (x, y), (u, v) in zip(target, source, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    return np.linalg.solve(np.array(rows), source.ravel()).tolist()
+
+
+def capsule(start: np.ndarray, end: np.ndarray, radius: float) -> np.ndarray:
+    """A thick line with round ends: how much of each pixel it covers, float64 [SIDE, SIDE]."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    along = end - start
+    share = (((x - start[0]) * along[0] + (y - start[1]) * along[1]) / (along @ along)).clip(0, 1)
+    far = np.hypot(x - start[0] - share * along[0], y - start[1] - share * along[1])
+    return (radius + 0.5 - far).clip(0, 1)
+
+
+def on_table(
+    digit,
+    rng,
+    table=plain_table,
+    sides=4,
+    angle=0.0,
+    trapezoid=0.0,
+    dark=False,
+    rules="",
+    shadow=False,
+    thing="",
+):
+    """A sheet (or a dark card) on a table, with what is written on it and what lies on its edge."""
+    corners = sheet_corners(rng, sides, angle, trapezoid)
+    width, height = (
+        round(float(np.hypot(*(corners[a] - corners[0])).clip(100, 2 * SIDE))) for a in (1, 3)
+    )
+    # Of a sheet that is cut off, the visible part is written on.
+    visible_w, visible_h = width, height
+    if sides < 4:
+        visible_h = min(height, round(SIDE - corners[:2, 1].max()))
+    if sides < 3:
+        visible_w = min(width, round(SIDE - corners[[0, 3], 0].max()))
+    side = min(visible_w, visible_h)
+    ink = strokes_of(digit, rng, side=side, share=(0.35, 0.6))
+    strokes = np.zeros((height, width))
+    top, left = rng.integers(visible_h - side + 1), rng.integers(visible_w - side + 1)
+    strokes[top : top + side, left : left + side] = ink
+    square = max(width, height)
+    ground = np.full((square, square, 3), rng.uniform(20, 60, 3)) if dark else paper(rng, square)
+    if rules:
+        spacing, thickness = rng.uniform(22, 40), rng.uniform(1, 2)
+        printed = lines(rng, square, spacing, thickness)
+        if rules == "squared":
+            printed = np.maximum(printed, lines(rng, square, spacing, thickness, across=False))
+        ground = mix(ground, (80, 110, 190), rng.uniform(0.25, 0.6) * printed)
+    color = np.array([230, 230, 225]) if dark else pen(rng)
+    sheet = mix(ground[:height, :width], color, strokes).clip(0, 255).astype(np.uint8)
+    frame = np.array([(0, 0), (width, 0), (width, height), (0, height)], float)
+    layer = Image.fromarray(sheet).convert("RGBA")
+    place = (SIDE, SIDE), Image.Transform.PERSPECTIVE, homography(frame, corners)
+    layer = np.asarray(layer.transform(*place, Image.Resampling.BICUBIC), float)
+    written = Image.fromarray((255 * strokes).astype(np.uint8)).transform(*place)
+    pixels = mix(table(rng), layer[:, :, :3], layer[:, :, 3] / 255)
+    if thing:
+        far = ndimage.distance_transform_edt(np.asarray(written) < 100)
+        radius, reach = (rng.uniform(18, 30), 40) if thing == "finger" else (rng.uniform(4, 7), 90)
+        middle = corners[:2].mean(axis=0) + rng.uniform(-0.35, 0.35) * (corners[1] - corners[0])
+        outward = np.array([rng.uniform(-0.4, 0.4), -1])
+        for reach in (reach, reach / 2, reach / 4, 0):
+            cover = capsule(middle - reach * outward, middle + 600 * outward, radius)
+            if not (far[cover > 0] < 12).any():
+                break
+        color = np.array([(215, 165, 135), (120, 80, 60)][rng.integers(2)])
+        color = color if thing == "finger" else pen(rng)
+        pixels = mix(pixels, color, cover)
+    if shadow:
+        ramp = direction(rng, SIDE)
+        middle = ramp[np.asarray(written) > 100].mean() + rng.normal(0, 0.1)
+        dim = ndimage.gaussian_filter((ramp > middle).astype(float), rng.uniform(0.5, 4))
+        pixels = pixels * (1 - rng.uniform(0.35, 0.6) * dim)[:, :, None]
+    return shoot(pixels, rng)
+
+
+def dark_card(digit, rng):
+    return on_table(digit, rng, light_table, dark=True)
+
+
+def turned(rng):
+    return rng.choice([-1, 1]) * rng.uniform(5, 30)
+
+
+def turned_sheet(digit, rng):
+    return on_table(digit, rng, angle=turned(rng))
+
+
+def sheet_in_perspective(digit, rng):
+    return on_table(digit, rng, trapezoid=rng.uniform(0.05, 0.15), angle=rng.uniform(-5, 5))
+
+
+def three_sides(digit, rng):
+    return on_table(digit, rng, sides=3)
+
+
+def two_sides(digit, rng):
+    return on_table(digit, rng, sides=2)
+
+
+def sheet_with_shadow(digit, rng):
+    return on_table(digit, rng, shadow=True)
+
+
+def sheet_on_wood(digit, rng):
+    return on_table(digit, rng, wooden_table)
+
+
+def sheet_on_cloth(digit, rng):
+    return on_table(digit, rng, tablecloth)
+
+
+def finger_at_edge(digit, rng):
+    return on_table(digit, rng, thing="finger")
+
+
+def pen_at_edge(digit, rng):
+    return on_table(digit, rng, thing="pen")
+
+
+def lined_sheet(digit, rng):
+    return on_table(digit, rng, rules="lined")
+
+
+def squared_sheet(digit, rng):
+    return on_table(digit, rng, rules="squared")
+
+
+def any_sheet(digit, rng):
+    """All of it at once: turned, in perspective, on any table, ruled or not, in a shadow or not."""
+    return on_table(
+        digit,
+        rng,
+        [plain_table, wooden_table, tablecloth][rng.integers(3)],
+        angle=turned(rng),
+        trapezoid=rng.uniform(0, 0.12),
+        rules=["", "lined", "squared"][rng.integers(3)],
+        shadow=rng.random() < 0.3,
+        thing=["", "finger", "pen"][rng.integers(3)],
+    )
+
+
+def framed(image: Image.Image, width: int, color: str) -> Image.Image:
+    return ImageOps.expand(image.crop((width, width, SIDE - width, SIDE - width)), width, color)
+
+
+def black_frame(digit, rng):
+    return framed(clean_paper(digit, rng), 4, "black")
+
+
+def white_frame(digit, rng):
+    """Around a gray picture."""
+    gray = np.full((SIDE, SIDE, 3), rng.uniform(90, 190))
+    return framed(shoot(mix(gray, pen(rng) / 2, strokes_of(digit, rng)), rng), 12, "white")
+
+
+# --- what nobody need read, but for a warning ---------------------------------------------------
+
+
+def with_gap(digit, rng):
+    """A band of the digit is missing, as of a pen that ran dry."""
+    strokes = strokes_of(digit, rng)
+    ramp = direction(rng, SIDE)
+    inked = ramp[strokes > 0.5]
+    place = rng.uniform(np.quantile(inked, 0.3), np.quantile(inked, 0.7))
+    strokes = strokes * (np.abs(ramp - place) > rng.uniform(0.01, 0.025))
+    return shoot(mix(paper(rng), pen(rng), strokes), rng)
+
+
+def outline(digit, rng):
+    strokes = strokes_of(digit, rng)
+    inner = ndimage.binary_erosion(strokes > 0.5, iterations=4)
+    return shoot(mix(paper(rng), pen(rng), np.where(inner, 0, strokes)), rng)
+
+
+def turned_by_45(digit, rng):
+    strokes = strokes_of(digit, rng, share=(0.3, 0.5), angle=rng.choice([-45, 45]))
+    return shoot(mix(paper(rng), pen(rng), strokes), rng)
+
+
+def cropped_to_box(digit, rng):
+    image = clean_paper(digit, rng)
+    return image.crop(ImageOps.invert(image.convert("L").point(lambda v: 255 * (v > 150))).getbbox())
+
+
 GOOD = {
     "clean paper": clean_paper,
     "mild gradient": mild_gradient,
@@ -286,5 +522,29 @@ UNEVEN = {
     "strong gradient": strong_gradient,
     "small in large": small_in_large,
 }
-KINDS = GOOD | UNEVEN
+SHEETS = {
+    "sheet on a table": on_table,
+    "turned sheet": turned_sheet,
+    "sheet in perspective": sheet_in_perspective,
+    "three sides of a sheet": three_sides,
+    "two sides of a sheet": two_sides,
+    "sheet with a shadow": sheet_with_shadow,
+    "sheet on wood": sheet_on_wood,
+    "sheet on cloth": sheet_on_cloth,
+    "finger at the edge": finger_at_edge,
+    "pen at the edge": pen_at_edge,
+    "lined sheet": lined_sheet,
+    "squared sheet": squared_sheet,
+    "any sheet": any_sheet,
+    "dark card": dark_card,
+    "black frame": black_frame,
+    "white frame": white_frame,
+}
+HARD = {
+    "with a gap": with_gap,
+    "outline": outline,
+    "turned by 45 degrees": turned_by_45,
+    "cropped to its box": cropped_to_box,
+}
+KINDS = GOOD | UNEVEN | SHEETS | HARD
 SMALL = {"small in large"}  # takes a second to make
