@@ -268,19 +268,20 @@ def choose_digit(
     """
     strokes = contrast > threshold
     labels, count = ndimage.label(ndimage.maximum_filter(strokes, 5), NEIGHBORS)
+    marks = labels * strokes
     numbers = range(1, count + 1)
-    boxes = ndimage.find_objects(labels * strokes)
-    height, width = contrast.shape
-    touched = np.isin(numbers, labels[strokes & outside]) + np.array(
-        [(y.start == 0) + (y.stop == height) + (x.start == 0) + (x.stop == width) for y, x in boxes]
-    )
+    boxes = ndimage.find_objects(labels)
+    sides = marks[0], marks[-1], marks[:, 0], marks[:, -1], marks[outside]
+    touched = np.sum([np.isin(numbers, side) for side in sides], axis=0)
     # The more sides a component touches, the more likely it is a table or a shadow.
     weights = ndimage.sum_labels(contrast, labels, numbers) / 4.0**touched
     main = int(weights.argmax())
     y, x = boxes[main]
     tall, wide = y.stop - y.start, x.stop - x.start
     digit = labels == main + 1
-    doubts = [CUT_OFF] if touched[main] else []
+    # A tip may touch a side; where a stroke is cut off, its whole width does.
+    contact = sum((side == main + 1).sum() for side in sides)
+    doubts = [CUT_OFF] if contact > max(tall, wide) / 8 else []
     for other in (weights > 0.05 * weights[main]).nonzero()[0]:
         if other == main:
             continue
@@ -288,7 +289,7 @@ def choose_digit(
         above = max(other_y.start - y.stop, y.start - other_y.stop)
         beside = max(other_x.start - x.stop, x.start - other_x.stop)
         as_tall = other_y.stop - other_y.start > tall / 2  # then it is another digit
-        if max(above, beside) <= 0.12 * max(tall, wide) and not (beside >= 0 and as_tall):
+        if max(above, beside) <= 0.1 * max(tall, wide) and not (beside >= 0 and as_tall):
             digit |= labels == other + 1
         elif weights[other] > weights[main] / 4:
             doubts.append("there is more than one mark")
