@@ -4,24 +4,23 @@ A picture is seen as ink on a ground. The ground may be lit unevenly, ruled or d
 out from it, the connected components decide which marks are the digit (scipy.ndimage).
 """
 
+import contextlib
 import io
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 from support.files import DataError
+from support.sheets import find_sheets
 
 LONGEST = 1000  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: the least contrast of a digit
-SHEET_CELLS = 128
-STRIPS = 32
 CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
+STRIPS = 32  # columns of a copy in which printed lines are looked for
 CUT_OFF = "it is cut off by the border"
 NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too
 
@@ -69,90 +68,18 @@ def find_ink(channels: list[Image.Image]) -> tuple[np.ndarray, list[str]]:
         DataError: nothing stands out.
     """
     for sheet, inside in find_sheets(channels):
-        try:
+        with contextlib.suppress(DataError):  # nothing is written on it
             ink, doubts = find_ink_within(sheet, inside)
-        except DataError:  # nothing is written on it
-            continue
-        if CUT_OFF not in doubts:
-            return ink, doubts
+            if CUT_OFF not in doubts:
+                return ink, doubts
     return find_ink_within(channels, Image.new("L", channels[0].size, 255))
 
 
-def find_sheets(channels: list[Image.Image]) -> Iterator[tuple[list[Image.Image], Image.Image]]:
-    """Each part of the picture that may be a sheet of paper or a card on a table: the channels of
-    the rectangle around it, painted outside of it as if it went on there, and where it is, as 255.
-
-    A sheet is an even region, or all even regions together that do not reach the picture's sides
-    (a shadow may lie across the sheet), that nearly fill their convex hull.
-    """
-    scale = min(1, SHEET_CELLS / max(channels[0].size))
-    size = [max(1, round(scale * side)) for side in channels[0].size]
-    if min(size) < 8:
-        return
-    small = np.stack([channel.resize(size, Image.BOX, reducing_gap=2) for channel in channels])
-    # What is less than 3 cells thick, be it dark or light, vanishes: rules and many strokes; but a
-    # frame around the picture goes on beyond it.
-    small = np.pad(small, ((0, 0), (2, 2), (2, 2)), "edge")
-    small = ndimage.grey_opening(ndimage.grey_closing(small, (1, 3, 3)), (1, 3, 3))[:, 2:-2, 2:-2]
-    edges = ndimage.morphological_gradient(small, (1, 3, 3)).max(axis=0)
-    labels, count = ndimage.label(edges < FAINTEST / 2)
-    areas = np.bincount(labels.ravel())
-    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    inner = np.setdiff1d((areas > 0.02 * labels.size).nonzero()[0], [0, *border])
-    largest = 1 + np.argsort(-areas[1:])
-    for region in [np.isin(labels, inner), *(labels == label for label in largest)]:
-        if region.mean() < 0.1 or region[[0, 0, -1, -1], [0, -1, 0, -1]].all():
-            continue
-        hull, quadrilateral = convex_hull(region)
-        if region.sum() > 0.6 * hull.sum() and quadrilateral > 0.88:
-            yield paint_around(channels, small, region, hull)
-
-
-def convex_hull(region: np.ndarray) -> tuple[np.ndarray, float]:
-    """The pixels in the convex hull of `region`, bool [height, width] both, and which share of it
-    the largest quadrilateral of its corners takes."""
-    hull = ConvexHull(np.argwhere(region))
-    pixels = np.argwhere(np.ones_like(region))
-    inside = pixels @ hull.equations[:, :2].T + hull.equations[:, 2] < 0.75  # pixels have a width
-    corners = hull.points[hull.vertices] @ [1, 1j]
-    steps = corners - corners[:, None]
-    triangles = (steps.conj()[:, :, None] * steps[:, None]).imag / 2  # areas, of either sign
-    quadrilateral = (triangles.max(axis=2) - triangles.min(axis=2)).max()
-    return inside.all(axis=1).reshape(region.shape), quadrilateral / hull.volume
-
-
-def paint_around(
-    channels: list[Image.Image], small: np.ndarray, region: np.ndarray, hull: np.ndarray
-) -> tuple[list[Image.Image], Image.Image]:
-    """The rectangle around the hull, each pixel outside of it painted as the region is nearest."""
-    nearest = ndimage.distance_transform_edt(
-        ~region, return_distances=False, return_indices=True
-    )
-    [(rows, columns)] = ndimage.find_objects(hull.astype(np.uint8))
-    cells = columns.start, rows.start, columns.stop, rows.stop
-    scale = channels[0].width / hull.shape[1], channels[0].height / hull.shape[0]
-    box = tuple(round(scale[i % 2] * side) for i, side in enumerate(cells))
-    size = box[2] - box[0], box[3] - box[1]
-    inside = Image.fromarray(255 * hull.astype(np.uint8)).resize(size, Image.BILINEAR, cells)
-    paint = [
-        Image.fromarray(values[*nearest]).resize(size, Image.NEAREST, cells) for values in small
-    ]
-    return [
-        Image.composite(channel.crop(box), values, inside)
-        for channel, values in zip(channels, paint, strict=True)
-    ], inside
-
-
 def find_ink_within(
-    channels: list[Image.Image],
-    inside: Image.Image,
-    box: tuple[int, int, int, int] | None = None,
+    channels: list[Image.Image], inside: Image.Image, box: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """The digit within `box` (left, top, right, bottom; default: the whole picture), and `inside`.
-
-    Ink is a linear ramp of the contrast to the ground: 0 up to a quarter of a full stroke's, 1 from
-    a full stroke's on. So on an even ground it depends on nothing but the pixel and its neighbors.
-    """
+    """The digit within `box` (left, top, right, bottom; default: the whole picture), as `find_ink`
+    returns it. `inside`: a mask; a digit that reaches beyond it is cut off."""
     left, top, right, bottom = box or (0, 0, *channels[0].size)
     factor = max(1, math.ceil(max(right - left, bottom - top) / LONGEST))
     *reduced, inside_here = (
@@ -240,21 +167,20 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     """Which pixels of `strokes`, bool [height, width], lie on a straight line that goes from the
     left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
     height, width = strokes.shape
+    columns = np.arange(width)
     thick = ndimage.maximum_filter1d(strokes, 3, axis=0)  # so that a line may bend slightly
-    strips = Image.fromarray(255 * thick.astype(np.uint8)).resize((STRIPS, height), Image.BOX)
-    strips = np.asarray(strips, np.float32) / 255
-    slope = (np.arange(STRIPS) + 0.5) / STRIPS - 0.5
-    slope_of_columns = (np.arange(width) + 0.5) / width - 0.5
     found = np.zeros_like(strokes)
+    strips = Image.fromarray(thick).convert("L").resize((STRIPS, height), Image.BOX)
+    strips = np.asarray(strips) / 255  # how much of a row's piece is covered
     if strips.max(axis=0).mean() <= 0.9:
-        return found
+        return found  # most often: no line can be there
+    centers = ((np.arange(STRIPS) + 0.5) * width / STRIPS).astype(int)
     for rise in range(-(height // 10), height // 10 + 1, 2):
-        rows = np.arange(height)[:, None] + np.rint(rise * slope).astype(int)
-        covered = strips[rows.clip(0, height - 1), np.arange(STRIPS)].mean(axis=1)
+        shift = np.rint(rise * (columns / width - 0.5)).astype(int)
+        rows = (np.arange(height)[:, None] + shift[centers]).clip(0, height - 1)
+        covered = strips[rows, np.arange(STRIPS)].mean(axis=1)
         lines = (covered > 0.9).nonzero()[0]
-        if len(lines):
-            rows = lines[:, None] + np.rint(rise * slope_of_columns).astype(int)
-            found[rows.clip(0, height - 1), np.arange(width)] = True
+        found[(lines[:, None] + shift).clip(0, height - 1), columns] = True
     return found & thick
 
 
@@ -279,9 +205,8 @@ def choose_digit(
     y, x = boxes[main]
     tall, wide = y.stop - y.start, x.stop - x.start
     digit = labels == main + 1
-    # A tip may touch a side; where a stroke is cut off, its whole width does.
-    contact = sum((side == main + 1).sum() for side in sides)
-    doubts = [CUT_OFF] if contact > max(tall, wide) / 8 else []
+    contact = sum((side == main + 1).sum() for side in sides)  # pixels: a tip may touch a side
+    doubts = [CUT_OFF] if contact > 3 else []
     for other in (weights > 0.05 * weights[main]).nonzero()[0]:
         if other == main:
             continue
@@ -289,7 +214,8 @@ def choose_digit(
         above = max(other_y.start - y.stop, y.start - other_y.stop)
         beside = max(other_x.start - x.stop, x.start - other_x.stop)
         as_tall = other_y.stop - other_y.start > tall / 2  # then it is another digit
-        if max(above, beside) <= 0.1 * max(tall, wide) and not (beside >= 0 and as_tall):
+        close = max(above, beside) <= 0.1 * max(tall, wide) and touched[other] <= touched[main]
+        if close and not (beside >= 0 and as_tall):
             digit |= labels == other + 1
         elif weights[other] > weights[main] / 4:
             doubts.append("there is more than one mark")

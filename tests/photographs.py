@@ -304,7 +304,7 @@ def sheet_corners(rng, sides: int, angle: float, trapezoid: float) -> np.ndarray
     sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
     turned = (corners - middle) @ np.array([[cosine, sine], [-sine, cosine]]) + middle
     turned += (0.5 - middle) * (sides == 4 and angle != 0)
-    return SIDE * np.rot90(turned, 0)
+    return SIDE * turned
 
 
 def homography(source: np.ndarray, target: np.ndarray) -> list[float]:
@@ -370,10 +370,12 @@ def on_table(
     pixels = mix(table(rng), layer[:, :, :3], layer[:, :, 3] / 255)
     if thing:
         far = ndimage.distance_transform_edt(np.asarray(written) < 100)
-        radius, reach = (rng.uniform(18, 30), 40) if thing == "finger" else (rng.uniform(4, 7), 90)
+        radius, longest = (
+            (rng.uniform(18, 30), 40) if thing == "finger" else (rng.uniform(4, 7), 90)
+        )
         middle = corners[:2].mean(axis=0) + rng.uniform(-0.35, 0.35) * (corners[1] - corners[0])
         outward = np.array([rng.uniform(-0.4, 0.4), -1])
-        for reach in (reach, reach / 2, reach / 4, 0):
+        for reach in (longest, longest / 2, longest / 4, 0):
             cover = capsule(middle - reach * outward, middle + 600 * outward, radius)
             if not (far[cover > 0] < 12).any():
                 break
@@ -494,7 +496,9 @@ def turned_by_45(digit, rng):
 
 def cropped_to_box(digit, rng):
     image = clean_paper(digit, rng)
-    return image.crop(ImageOps.invert(image.convert("L").point(lambda v: 255 * (v > 150))).getbbox())
+    return image.crop(
+        ImageOps.invert(image.convert("L").point(lambda v: 255 * (v > 150))).getbbox()
+    )
 
 
 GOOD = {

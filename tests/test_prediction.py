@@ -3,20 +3,32 @@
 import json
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import ROOT, run_main
-from photographs import GOOD, KINDS, SMALL
-from PIL import Image, ImageDraw
+from photographs import GOOD, HARD, KINDS, SHEETS, SMALL
+from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 import main
 from dataset import MNIST, find_split, normalize
 from support.checkpoint import load_model
+from support.digits import (
+    choose_digit,
+    contrast_to_ground,
+    crossing_lines,
+    find_ink,
+    local_ground,
+    read_channels,
+    without_rules,
+)
 from support.files import DataError
-from support.prediction import UNSURE, find_digit, read_digit, to_mnist_form
+from support.prediction import UNSURE, find_digit, prediction_line, read_digit, to_mnist_form
+from support.sheets import find_sheets, squareness
 
 TRAINED = ROOT / "results" / "report" / "lenet5.pt"
 
@@ -267,6 +279,468 @@ def test_doubt_is_told(tmp_path):
     assert find_digit(tmp_path / "good.png")[1] == []
 
 
+def test_a_tip_may_touch_the_border(tmp_path):
+    """As those of some of MNIST's own digits do."""
+    for width, doubts in ((3, []), (4, ["it is cut off by the border"])):
+        pixels = np.zeros((28, 28), np.uint8)
+        pixels[4:24, 10:14] = 255
+        pixels[:5, 10 : 10 + width] = 255
+        Image.fromarray(pixels).save(tmp_path / "one.png")
+        assert find_digit(tmp_path / "one.png")[1] == doubts
+
+
+def test_a_digit_in_mnists_form_is_read_as_it_is(tmp_path):
+    """Up to the rounding of the center of mass; and nothing is said against its narrow border."""
+    digit = np.zeros((28, 28), np.uint8)
+    digit[4:24, 8:11] = digit[4:7, 8:20] = 255
+    digit = np.roll(digit, 14 - round(center(digit)[1]), axis=1)
+    digit = np.roll(digit, 14 - round(center(digit)[0]), axis=0)
+    Image.fromarray(digit).save(tmp_path / "raw.png")
+    image, doubts = find_digit(tmp_path / "raw.png")
+    assert doubts == []
+    assert any(
+        np.array_equal(image[0].numpy(), np.roll(digit, shift, axis=(0, 1)))
+        for shift in [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("probability", "warning"), [(0.89, "the network is unsure"), (0.91, None), (0.9, None)]
+)
+def test_below_nine_in_ten_the_network_is_unsure(probability, warning):
+    probabilities = torch.zeros(10, dtype=torch.float64)
+    probabilities[7], probabilities[2] = probability, 1 - probability
+    told = json.loads(prediction_line(Path("a.png"), probabilities, [], as_json=True))
+    assert told == {
+        "image": "a.png",
+        "digit": 7,
+        "probability": probability,
+        "runner_up": 2,
+        "runner_up_probability": pytest.approx(1 - probability),
+        "warning": warning,
+    }
+    line = prediction_line(Path("a.png"), probabilities, ["it is odd"], as_json=False)
+    assert line == (
+        f"a.png: 7 ({100 * probability:.1f}%), else 2 ({100 - 100 * probability:.1f}%)"
+        f" - look again: it is odd{'; ' + warning if warning else ''}"
+    )
+
+
+def test_each_doubt_is_told_once(tmp_path):
+    """Though a small mark in a large picture is looked at twice."""
+    image = draw_seven(size=(2400, 1600), place=(60, 80), width=8)
+    for left in (400, 800):
+        image.paste(draw_seven(width=8).crop((40, 60, 160, 240)), (left, 60))
+    image.resize((1600, 1066)).save(tmp_path / "many.png")
+    assert find_digit(tmp_path / "many.png")[1] == ["there is more than one mark"]
+
+
+def test_ink_in_mnists_form_is_averaged_scaled_and_centered():
+    rng = np.random.default_rng(0)
+    ink = np.zeros((90, 70), np.float32)
+    ink[8:68, 20:50] = rng.uniform(0.2, 0.8, (60, 30))  # 60x30: to 20x10, of 3x3 each
+    small = ink[8:68, 20:50].reshape(20, 3, 10, 3).mean(axis=(1, 3))
+    small /= small.max()
+    rows, columns = np.mgrid[:20, :10]
+    top = round(13.5 - (small * rows).sum() / small.sum())
+    left = round(13.5 - (small * columns).sum() / small.sum())
+    expected = np.zeros((28, 28))
+    expected[top : top + 20, left : left + 10] = 255 * small
+    image = to_mnist_form(ink)
+    assert image.dtype == torch.uint8
+    assert np.abs(image[0].numpy() - expected).max() <= 0.51
+
+
+def test_a_digit_whose_weight_lies_at_its_end_stays_within_the_picture():
+    ink = np.full((200, 40), 0.01, np.float32)
+    ink[:20] = 1
+    image = to_mnist_form(ink)[0].numpy()
+    assert image[8:10].max() == 255
+    assert image[:8].max() == 0
+    assert image[27].max() == 3  # round(255 * 0.01): the last row of ink is the picture's
+    assert np.array_equal(image, to_mnist_form(ink[:, ::-1])[0].numpy())
+    assert to_mnist_form(np.ones((400, 2), np.float32))[0].numpy().sum() == 20 * 255
+
+
+# --- the steps --------------------------------------------------------------------------------
+
+
+def channels_of(*arrays):
+    return [Image.fromarray(np.asarray(array).astype(np.uint8)) for array in arrays]
+
+
+def test_16_bits_are_scaled_to_the_picture_s_range(tmp_path):
+    values = np.array([[1000, 1510], [2020, 2530]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    channels = read_channels(tmp_path / "deep.png")
+    assert len(channels) == 3
+    for channel in channels:
+        assert np.array_equal(np.asarray(channel), [[0, 85], [170, 255]])
+    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(tmp_path / "flat.tiff")
+    assert np.asarray(read_channels(tmp_path / "flat.tiff")[0]).max() == 0
+
+
+def test_what_is_transparent_is_white_and_opacity_a_channel(tmp_path):
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    image.putpixel((1, 0), (10, 20, 30, 0))
+    image.save(tmp_path / "clear.png")
+    values = [np.asarray(channel)[0].tolist() for channel in read_channels(tmp_path / "clear.png")]
+    assert values == [[255, 0], [10, 255], [20, 255], [30, 255]]
+
+
+def test_a_missing_image_is_told_with_the_systems_reason(tmp_path):
+    with pytest.raises(DataError) as raised:
+        read_digit(tmp_path / "none.png")
+    assert str(raised.value) == (
+        f"{tmp_path}/none.png: cannot be read (No such file or directory); name another"
+    )
+    Image.new("L", (50, 50)).save(tmp_path / "blank.png")
+    with pytest.raises(DataError) as raised:
+        read_digit(tmp_path / "blank.png")
+    assert str(raised.value) == (
+        f"{tmp_path}/blank.png: no digit stands out from its background; "
+        "show one, dark on light or light on dark, with a free border"
+    )
+
+
+def test_on_even_ground_contrast_is_the_largest_difference_in_a_channel():
+    rng = np.random.default_rng(0)
+    first, second = np.full((60, 99), 200), np.full((60, 99), 90)
+    first[20:40, 30:50] = rng.integers(0, 255, (20, 20))
+    second[20:40, 30:50] = rng.integers(0, 255, (20, 20))
+    first[0, :40] = 20  # an eighth of the border is not even, and too little to matter
+    contrast = contrast_to_ground(channels_of(first, second))
+    assert contrast.dtype == np.float32
+    assert np.array_equal(contrast, np.maximum(abs(first - 200), abs(second - 90)))
+
+
+def test_from_100_pixels_on_noise_is_evened_out():
+    pixels = np.full((100, 120), 200)
+    pixels[50, 60] = 20
+    contrast = contrast_to_ground(channels_of(pixels))
+    assert contrast[50, 60] == contrast[51, 61] == 20  # a ninth of 180
+    assert contrast[50, 62] == contrast[48, 60] == 0
+    assert contrast_to_ground(channels_of(pixels[1:])).max() == 180
+
+
+def test_ink_in_the_shade_counts_as_much_as_ink_in_the_light():
+    light = np.where(np.arange(128) < 64, 200, 100)  # a hard shadow
+    pixels = np.tile(light, (96, 1)).astype(float)
+    for left in (24, 96):
+        pixels[40:56, left : left + 8] *= 0.4
+    contrast = contrast_to_ground(channels_of(pixels))
+    # More than half of the ground is dark at its darkest, and the light is dimmed to that.
+    lit, shaded = contrast[48, 28], contrast[48, 100]
+    assert lit == pytest.approx(120 * (16 + 100) / (16 + 200), rel=0.04)
+    assert shaded == pytest.approx(60, rel=0.06)
+    assert contrast[:30].max() < 8  # and the shadow's edge is no ink
+
+
+def test_the_ground_is_the_median_of_a_neighborhood_half_as_wide():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 250, (40, 60))
+    low, high = local_ground(*channels_of(pixels))
+    padded = np.pad(pixels, 10, "edge")
+    medians = np.array(
+        [[np.median(padded[y : y + 21, x : x + 21]) for x in range(60)] for y in range(40)]
+    )
+    assert low.shape == high.shape == (40, 60)
+    for extreme, ground in ((np.min, low), (np.max, high)):
+        padded = np.pad(medians, 3, "edge")
+        expected = np.array(
+            [[extreme(padded[y : y + 7, x : x + 7]) for x in range(60)] for y in range(40)]
+        )
+        assert np.abs(ground - expected).max() <= 3.5  # steps of 3
+        assert np.abs(ground - expected).mean() <= 2
+
+
+def test_the_ground_of_a_large_picture_is_as_that_of_its_copy_of_64_pixels():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 250, (48, 64))
+    for ground, of_copy in zip(
+        local_ground(*channels_of(np.kron(small, np.ones((5, 5))))),
+        local_ground(*channels_of(small)),
+        strict=True,
+    ):
+        assert ground.shape == (240, 320)
+        assert np.abs(ground[2::5, 2::5] - of_copy).max() <= 1
+
+
+def line_of(rise, share=1.0, height=200, width=320, middle=100):
+    """A line 2 pixels thick across a share of the picture."""
+    columns = np.arange(round(share * width))
+    strokes = np.zeros((height, width), bool)
+    for thickness in (0, 1):
+        strokes[
+            np.rint(middle + rise * (columns / width - 0.5)).astype(int) + thickness, columns
+        ] = 1
+    return strokes
+
+
+@pytest.mark.parametrize("rise", [-20, -11, 0, 5, 20])
+def test_a_line_across_the_picture_is_found_up_to_a_tenth_of_rise(rise):
+    strokes = line_of(rise)
+    other = np.zeros_like(strokes)
+    other[30:60, 40:70] = True
+    found = crossing_lines(strokes | other)
+    assert found[strokes].mean() > 0.97
+    assert not found[other].any()
+    assert found.sum() <= 3 * strokes.sum()  # and a pixel above and below
+
+
+@pytest.mark.parametrize(("rise", "share"), [(40, 1), (-40, 1), (0, 0.88), (10, 0.85), (0, 0.5)])
+def test_what_is_steeper_or_ends_within_the_picture_is_no_line(rise, share):
+    assert not crossing_lines(line_of(rise, share)).any()
+
+
+def test_a_line_may_have_gaps_and_lie_at_the_picture_s_edge():
+    assert crossing_lines(line_of(0, 0.94)).any()
+    assert crossing_lines(line_of(0, middle=0))[0].all()
+    assert crossing_lines(line_of(0, middle=198))[199].all()
+    wide = line_of(6)
+    wide[:, 100:110] = False
+    assert crossing_lines(wide).any()
+
+
+def test_under_a_printed_line_lies_what_lies_around():
+    contrast = np.zeros((120, 120), np.float32)
+    contrast[10:110, 40:80] = 200  # a thick stroke
+    ruled = np.maximum(contrast, 0)
+    ruled[60:62] = 100
+    for turned in (False, True):
+        mended = without_rules(ruled.T if turned else ruled)
+        mended = mended.T if turned else mended
+        assert np.abs(mended - contrast)[20:100, 50:70].max() < 1
+        assert np.abs(mended - contrast)[:, :25].max() < 1
+        assert np.array_equal(mended[:50], contrast[:50])
+        assert mended[60, 40] == pytest.approx(110, abs=15)  # a Gaussian's mean at an edge
+        assert mended[60, 34] == pytest.approx(200 * 0.034, abs=5)  # 2 of its deviations away
+    faint = np.maximum(contrast, 0)
+    faint[60:62] = 29  # less than 0.15 of the strongest
+    assert np.array_equal(without_rules(faint), faint)
+    faint[60:62] = 31
+    assert without_rules(faint)[60, 10] < 1
+
+
+def blots(*boxes, size=(120, 160)):
+    """Contrast: boxes (top, left, height, width, strength)."""
+    contrast = np.zeros(size, np.float32)
+    for top, left, height, width, strength in boxes:
+        contrast[top : top + height, left : left + width] = strength
+    return contrast
+
+
+STROKE = (40, 60, 40, 10, 100)
+
+
+def chosen(*boxes, outside=None):
+    """Whether the digit has each of the boxes, and the doubts."""
+    contrast = blots(*boxes)
+    outside = np.zeros(contrast.shape, bool) if outside is None else outside
+    digit, doubts = choose_digit(contrast, 25, outside)
+    return [bool(digit[box[0] + 1, box[1] + 1]) for box in boxes], doubts
+
+
+MORE = ["there is more than one mark"]
+CUT = ["it is cut off by the border"]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "which", "doubts"),
+    [
+        ([STROKE], [True], []),
+        ([STROKE, (40, 75, 20, 12, 26)], [True, False], []),
+        ([STROKE, (84, 60, 10, 20, 100)], [True, True], []),  # 4 pixels below: one mark
+        ([STROKE, (88, 60, 10, 10, 100)], [True, True], []),  # 4 more: within a tenth
+        ([STROKE, (90, 60, 10, 10, 100)], [True, False], []),
+        ([STROKE, (90, 60, 11, 10, 100)], [True, False], MORE),  # more than a quarter of it
+        ([STROKE, (22, 60, 10, 11, 100)], [True, True], []),
+        ([STROKE, (40, 50, 15, 2, 100)], [True, True], []),  # beside it, but not as tall
+        ([STROKE, (40, 76, 15, 8, 100)], [True, True], []),
+        ([STROKE, (40, 76, 24, 9, 100)], [True, False], MORE),  # half as tall: another digit
+        ([STROKE, (88, 60, 3, 3, 100)], [True, False], []),  # a speck: less than a twentieth
+        ([(0, 60, 40, 10, 100), (60, 60, 12, 10, 100)], [False, True], MORE),
+        ([(0, 60, 40, 10, 100), (60, 60, 8, 10, 100)], [True, False], CUT + MORE),
+        ([(0, 0, 40, 10, 100), (60, 60, 4, 10, 100)], [False, True], MORE),  # a corner: two sides
+        ([(0, 60, 40, 3, 100)], [True], []),
+        ([(0, 60, 40, 4, 100)], [True], CUT),
+        ([(80, 60, 40, 4, 100)], [True], CUT),
+        ([(60, 0, 4, 40, 100)], [True], CUT),
+        ([(60, 120, 4, 40, 100)], [True], CUT),
+        ([(1, 60, 40, 10, 100)], [True], []),  # a pixel is free
+        ([(79, 60, 40, 10, 100)], [True], []),
+        ([(40, 1, 40, 10, 100)], [True], []),
+        ([(40, 149, 40, 10, 100)], [True], []),
+        ([STROKE, (0, 60, 36, 40, 100)], [True, True], CUT),
+    ],
+)
+def test_the_digit_is_the_strongest_mark_with_the_parts_close_to_it(boxes, which, doubts):
+    assert chosen(*boxes) == (which, doubts)
+
+
+def test_what_reaches_beyond_the_sheet_is_cut_off_and_counts_less():
+    outside = np.zeros((120, 160), bool)
+    outside[:45] = True
+    assert chosen(STROKE, outside=outside) == ([True], CUT)
+    assert chosen(STROKE, (95, 60, 12, 10, 100), outside=outside) == ([False, True], MORE)
+
+
+def test_of_the_contrast_a_quarter_is_no_ink_and_a_full_stroke_is_all():
+    rng = np.random.default_rng(0)
+    pixels = np.full((90, 90), 255.0)
+    pixels[30:60, 30:60] = 255 - 180
+    pixels[30:60, 40:50] = 255 - rng.uniform(20, 250, (30, 10)).round()
+    [channel] = channels_of(pixels)
+    ink, doubts = find_ink([channel])
+    contrast = 255 - pixels[30:60, 30:60]
+    full = np.median(contrast[contrast > contrast.max() / 2])
+    assert doubts == []
+    assert ink[30:60, 30:60] == pytest.approx(((contrast - full / 4) / (0.75 * full)).clip(0, 1))
+    assert ink.sum() == pytest.approx(ink[30:60, 30:60].sum())
+
+
+@pytest.mark.parametrize(("strength", "seen"), [(31, False), (33, True)])
+def test_a_contrast_of_an_eighth_is_seen(strength, seen):
+    pixels = np.full((90, 90), 200)
+    pixels[30:60, 40:46] -= strength
+    if seen:
+        assert find_ink(channels_of(pixels))[0].sum() == 180
+    else:
+        with pytest.raises(DataError, match=r"^no digit stands out from its background$"):
+            find_ink(channels_of(pixels))
+
+
+@pytest.mark.parametrize(
+    ("side", "length", "shape"),
+    [
+        (1000, 60, (1000, 1000)),
+        (1001, 200, (501, 501)),  # half the size
+        (2400, 300, (800, 800)),  # a third
+        (2400, 90, (316, 244)),  # 36x12 in a third: 36 around it, at full size
+    ],
+)
+def test_a_large_picture_is_seen_in_a_reduced_copy_and_a_small_digit_from_close_by(
+    side, length, shape
+):
+    pixels = np.full((side, side), 255, np.uint8)
+    pixels[300 : 300 + length, 600 : 600 + length // 5] = 0
+    ink, doubts = find_ink(channels_of(pixels))
+    assert doubts == []
+    assert np.abs(np.subtract(ink.shape, shape)).max() <= 12
+    factor = side / shape[0] if shape[0] > 400 else 1
+    assert ink.sum() == pytest.approx(length * (length // 5) / factor**2, rel=0.12)
+
+
+# --- sheets -----------------------------------------------------------------------------------
+
+
+def draw_sheet(corners, sheet=230, table=60, ink=30, size=(480, 480), place=(200, 180)):
+    image = Image.new("L", size, table)
+    ImageDraw.Draw(image).polygon([tuple(corner) for corner in corners], fill=sheet)
+    x, y = place
+    line = [(x, y), (x + 60, y), (x + 30, y + 105)]
+    ImageDraw.Draw(image).line(line, fill=ink, width=11, joint="curve")
+    return image
+
+
+SHEET_PLACES = {
+    "all sides": [(90, 70), (400, 70), (400, 420), (90, 420)],
+    "three sides": [(90, 70), (400, 70), (400, 480), (90, 480)],
+    "two sides": [(90, 70), (480, 70), (480, 480), (90, 480)],
+    "opposite sides": [(90, 0), (400, 0), (400, 480), (90, 480)],
+    "turned": [(80, 150), (330, 60), (420, 310), (170, 400)],
+    "trapezoid": [(130, 90), (360, 90), (400, 400), (90, 400)],
+}
+
+
+@pytest.mark.parametrize(("sheet", "table", "ink"), [(230, 60, 30), (40, 200, 220)])
+@pytest.mark.parametrize("name", SHEET_PLACES)
+def test_the_digit_is_read_on_a_sheet(tmp_path, name, sheet, table, ink):
+    corners = SHEET_PLACES[name]
+    draw_sheet(corners, sheet, table, ink).save(tmp_path / "sheet.png")
+    draw_sheet(corners, 230, 230, 30).save(tmp_path / "plain.png")
+    image, doubts = find_digit(tmp_path / "sheet.png")
+    assert doubts == []
+    assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 2
+
+
+@pytest.mark.parametrize("name", SHEET_PLACES)
+def test_a_sheet_is_found_to_a_cell_and_the_table_painted_over(name):
+    image = draw_sheet(SHEET_PLACES[name])
+    [channel], mask = next(find_sheets([image]))
+    sheet = np.asarray(draw_sheet(SHEET_PLACES[name], 255, 0, 255)) > 0
+    rows, columns = sheet.any(axis=1).nonzero()[0], sheet.any(axis=0).nonzero()[0]
+    assert np.abs(np.subtract(channel.size[::-1], (np.ptp(rows), np.ptp(columns)))).max() <= 20
+    assert mask.size == channel.size
+    share = (np.asarray(mask) == 255).sum() / sheet.sum()
+    assert 0.9 < share <= 1
+    painted = np.asarray(channel)[np.asarray(mask) == 0]
+    assert (np.abs(painted.astype(int) - 230) <= 1).all()
+    assert np.asarray(channel).min() == 30  # the digit is there
+    assert (np.asarray(channel) == 60).sum() == 0  # no table is
+
+
+@pytest.mark.parametrize("frame", [(4, 0, 230), (4, 255, 120), (30, 255, 120)])
+def test_a_frame_is_not_seen(tmp_path, frame):
+    width, color, ground = frame
+    image = draw_sheet(SHEET_PLACES["all sides"], ground, ground)
+    image.save(tmp_path / "plain.png")
+    image = ImageOps.expand(image.crop((width, width, 480 - width, 480 - width)), width, color)
+    image.save(tmp_path / "framed.png")
+    image, doubts = find_digit(tmp_path / "framed.png")
+    assert doubts == []
+    assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 2
+
+
+def test_a_shadow_may_lie_across_the_sheet(tmp_path):
+    pixels = np.array(draw_sheet(SHEET_PLACES["all sides"]), float)
+    pixels[:, 225:] *= 0.5
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "shadow.png")
+    draw_sheet(SHEET_PLACES["all sides"], 230, 230).save(tmp_path / "plain.png")
+    image, doubts = find_digit(tmp_path / "shadow.png")
+    assert doubts == []
+    assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 8
+
+
+def sheets_in(pixels) -> int:
+    return len(list(find_sheets(channels_of(pixels))))
+
+
+def test_what_is_no_sheet():
+    y, x = np.mgrid[:128, :128]
+    ground = np.full((128, 128), 200)
+    assert sheets_in(ground) == 0  # a picture without a table
+    disk = np.where(np.hypot(y - 64, x - 64) < 50, 20, 200)
+    assert sheets_in(disk) == 0  # round
+    square = np.where((abs(y - 64) < 40) & (abs(x - 64) < 40), 20, 200)
+    assert sheets_in(square) == 2  # alone, and as all that does not reach the sides
+    corner = np.where((abs(y - 64) < 40) & (abs(x - 64) < 40) & ((y < 50) | (x < 50)), 20, 200)
+    assert sheets_in(corner) == 0  # an L fills half of its hull
+    small = np.where((abs(y - 64) < 20) & (abs(x - 64) < 20), 20, 200)
+    assert sheets_in(small) == 0  # less than a tenth of the picture
+    assert sheets_in(np.where((abs(y - 64) < 25) & (abs(x - 64) < 25), 20, 200)) == 2
+    faint = np.where(square == 20, 185, 200)
+    assert sheets_in(faint) == 0  # its edge is none
+    assert sheets_in(np.where(square == 20, 183, 200)) == 2
+    assert sheets_in(square[60:67]) == 0  # a strip
+    ruled = np.where((square == 20) & ((y % 12 < 2) | (x % 12 < 2)), 120, square)
+    assert sheets_in(ruled) == 2  # with squares printed on it
+
+
+@pytest.mark.parametrize(
+    ("points", "share"),
+    [
+        ([(0, 0), (0, 9), (9, 9), (9, 0)], 1),
+        ([(0, 0), (0, 9), (9, 0)], 1),
+        ([(0, 0), (2, 9), (7, 9), (9, 0)], 1),
+        ([(np.cos(angle), np.sin(angle)) for angle in np.arange(0, 6.2, 0.1)], 0.637),
+        ([(0, 1), (0, 2), (1, 3), (2, 3), (3, 2), (3, 1), (2, 0), (1, 0)], 5 / 7),
+    ],
+)
+def test_squareness_is_the_share_of_the_largest_quadrilateral(points, share):
+    assert squareness(ConvexHull(np.array(points))) == pytest.approx(share, abs=0.003)
+
+
 def test_a_warning_ends_the_line_and_is_in_the_json(tmp_path, capsys):
     draw_seven().save(tmp_path / "good.png")
     draw_seven().crop((90, 0, 200, 300)).save(tmp_path / "cut.png")
@@ -338,19 +812,33 @@ def test_every_kind_of_photograph_is_read_and_errors_are_warned_of(tmp_path, tst
         for kind in KINDS
     }
     share = {kind: right.mean() for kind, (right, _) in results.items()}
+    share = {kind: share[kind] for kind in KINDS if kind not in HARD}
     hard = {"dark rules", "pencil on rules", "hard shadow", "strong gradient"}
-    bars = {kind: 0.8 if kind in hard else 0.9 for kind in KINDS}
-    assert {kind for kind in KINDS if share[kind] < bars[kind]} == set()
+    bars = {kind: 0.8 if kind in hard else 0.9 for kind in share}
+    assert {kind for kind in share if share[kind] < bars[kind]} == set()
     assert np.mean([share[kind] for kind in GOOD]) >= 0.97
+    for kind in SHEETS:
+        right, warned = results[kind]
+        assert (~right & ~warned).sum() <= 1, kind
     right, warned = (np.concatenate(values) for values in zip(*results.values(), strict=True))
-    assert (~right & ~warned).mean() <= 0.05
-    assert (right & warned).sum() <= 0.05 * right.sum()
+    assert (~right & ~warned).mean() <= 0.02
+    assert (right & warned).sum() <= 0.06 * right.sum()
 
 
 @pytest.mark.slow
 def test_digits_redrawn_as_photographs_are_read(tmp_path, tst_set, trained):
     right, _ = readings("redrawn", 1000, tst_set, trained, tmp_path / "photo.jpg")
     assert right.sum() >= 970
+
+
+@pytest.mark.slow
+def test_mnists_own_images_are_read_without_doubt(tmp_path, tst_set, trained):
+    warned = 0
+    for image, label in zip(tst_set.images[:300], tst_set.labels[:300].tolist(), strict=True):
+        Image.fromarray(image[0].numpy()).save(tmp_path / "raw.png")
+        digit, doubt = reading(tmp_path / "raw.png", trained)
+        warned += digit == label and doubt
+    assert warned <= 3
 
 
 @pytest.mark.slow
