@@ -46,7 +46,9 @@ from support import distributed, run_files
 from support.distributed import set_up_cpu
 from support.download import to_idx
 from support.mnist_files import tar_members
+from support.prediction import find_digit
 from support.provenance import processor_name
+from tests.photographs import GOOD, SMALL, UNEVEN
 
 ROOT = Path(main.__file__).parent
 REPORT = ROOT / "results" / "report"
@@ -547,6 +549,39 @@ def print_gpu(device: str = "cuda") -> None:
     print(f"\n{gpu}; {machine()}")
 
 
+# --- a person's own digits --------------------------------------------------------------------
+
+
+def measure_predict() -> dict[str, float]:
+    """Milliseconds of CPU that finding the digit takes a picture: 100 photographs of 480x480
+    pixels, five of each kind of paper, and 20 of them enlarged to 12 megapixels."""
+    kinds = [kind for name, kind in (GOOD | UNEVEN).items() if name not in SMALL]
+    digits = dataset.MNIST(dataset.find_splits()[0]).images
+    rng = np.random.default_rng(0)
+
+    def milliseconds(paths: list[Path]) -> float:
+        start = time.process_time()
+        for path in paths:
+            find_digit(path)
+        return 1000 * (time.process_time() - start) / len(paths)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        small, large = [], []
+        for number in range(100):
+            photo = kinds[number % len(kinds)](digits[-1 - number, 0].numpy(), rng).convert("RGB")
+            small.append(Path(scratch, f"{number}.jpg"))
+            photo.save(small[-1], quality=90)
+            if number < 20:
+                large.append(Path(scratch, f"{number}_large.jpg"))
+                photo.resize((4000, 3000)).save(large[-1], quality=90)
+        return in_turn(
+            {
+                "480x480 pixels": lambda: milliseconds(small),
+                "12 megapixels": lambda: milliseconds(large),
+            }
+        )
+
+
 # --- what is reported -------------------------------------------------------------------------
 
 PARTS = {
@@ -556,6 +591,7 @@ PARTS = {
     "scaling": measure_scaling,
     "fast": measure_fast,
     "torchrun": measure_torchrun,
+    "predict": measure_predict,
 }
 # (part, what, compared with): one ratio each.
 RATIOS = [
