@@ -16,8 +16,8 @@ from scipy import ndimage
 from torch import nn
 
 from dataset import SIZE, normalize
-from support.digits import find_ink, read_channels
 from support.files import DataError, atomic_write, error_line, printable
+from support.photo import find_ink, read_channels
 
 # A less probable prediction is reported as unsure. Chosen on synthetic photographs, of every kind
 # in tests/photographs.py, of 2,024 digits held out of the training: it warns of 12 of 18 errors and

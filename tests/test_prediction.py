@@ -17,7 +17,8 @@ from scipy.spatial import ConvexHull
 import main
 from dataset import MNIST, find_split, normalize
 from support.checkpoint import load_model
-from support.digits import (
+from support.files import DataError
+from support.photo import (
     choose_digit,
     contrast_to_ground,
     crossing_lines,
@@ -26,7 +27,6 @@ from support.digits import (
     read_channels,
     without_rules,
 )
-from support.files import DataError
 from support.prediction import UNSURE, find_digit, prediction_line, read_digit, to_mnist_form
 from support.sheets import find_sheets, squareness
 
