@@ -34,6 +34,8 @@ def read_channels(path: Path) -> list[Image.Image]:
     Raises:
         DataError: the file cannot be read, or is no image.
     """
+    if path.exists() and not path.is_file():  # reading a named pipe would wait forever
+        raise DataError(f"{path}: is not a file; name an image")
     try:
         content = io.BytesIO(path.read_bytes())
         with warnings.catch_warnings():

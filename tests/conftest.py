@@ -155,33 +155,3 @@ def start_process(script, command, processes, prefix=(), stdout=subprocess.PIPE,
         text=True,
         **popen,
     )
-
-
-# --- older names, until their users are converted ---------------------------------------------
-
-
-@pytest.fixture
-def start_here(capsys):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def start(program) -> subprocess.CompletedProcess:
-        capsys.readouterr()
-        code = 0
-        try:
-            run_program(program, resume_hint="the same command with --resume")
-        except SystemExit as exit_:
-            code = exit_.code
-        stdout, stderr = capsys.readouterr()
-        if isinstance(code, str):  # Python prints it, and exits with 1
-            code, stderr = 1, stderr + code + "\n"
-        return subprocess.CompletedProcess(program, code, stdout, stderr)
-
-    yield start
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def main_here(start_here):
-    main = importlib.import_module("main")
-    return lambda *arguments: start_here(lambda: main.command([*map(str, arguments)]))

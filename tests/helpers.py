@@ -1,19 +1,15 @@
-"""Small data sets made on the fly, and the command line as a user types it."""
+"""Small data sets made on the fly, and what runs on them leave."""
 
 import io
 import json
 import os
 import struct
-import subprocess
-import sys
 import tarfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -119,29 +115,9 @@ def make_runs(
     return runs
 
 
-def run_main(
-    *arguments, prefix=(), stdout=subprocess.PIPE, **options
-) -> subprocess.CompletedProcess:
-    """`python main.py ARGUMENTS`, with what it printed."""
-    return subprocess.run(
-        [*prefix, sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
 def without_rights() -> list[str]:
     """A command prefix under which file permissions bind root as well."""
     return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
-
-
-def run_here(data_dir, results, *arguments):
-    """A run in this process: faster than one of its own."""
-    main.main(["--data-dir", str(data_dir), "--results-dir", str(results), *arguments])
 
 
 def metrics_of(results, name="lenet5"):

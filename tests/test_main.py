@@ -452,6 +452,11 @@ def test_validation_images_come_from_the_training_set(start, data_dir, tmp_path)
     assert "val_loss" in a
 
 
+def test_with_validation_the_training_images_are_enough(start, data_dir):
+    (data_dir / "test.tar").unlink()
+    assert "40 validation images" in start("--epochs", 1, "--validation", 40).stdout
+
+
 def test_a_validation_set_that_leaves_nothing_to_train_on_is_refused(start):
     process = start("--validation", 200, code=1)
     assert process.stderr.startswith("error: --validation 200: ")

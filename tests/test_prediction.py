@@ -1,14 +1,16 @@
 """A person's own images: whatever they look like, the network sees a digit in MNIST's form."""
 
+import io
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_main
+from helpers import ROOT
 from photographs import GOOD, HARD, KINDS, SHEETS, SMALL
 from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
@@ -155,35 +157,40 @@ def test_an_image_without_a_mark_is_refused(tmp_path, image):
 
 
 @pytest.fixture
-def checkpoint(data_dir, tmp_path):
+def checkpoint(start, tmp_path):
     """A network that was trained on a few images; what it reads does not matter here."""
-    main.main(["--epochs", "1", "--data-dir", str(data_dir), "--results-dir", str(tmp_path / "r")])
+    main.command(
+        ["--epochs", "1", "--data-dir", str(data_dir), "--results-dir", str(tmp_path / "r")]
+    )
     return tmp_path / "r" / "checkpoints" / "lenet5.pt"
 
 
-def test_predict_tells_each_image_and_goes_on_after_a_bad_one(tmp_path, checkpoint):
+def test_predict_tells_each_image_and_goes_on_after_a_bad_one(
+    start, tmp_path, checkpoint, monkeypatch
+):
     for name in ("a.png", "b.jpg"):
         draw_seven().save(tmp_path / name)
     Image.new("L", (50, 50)).save(tmp_path / "blank.png")
     (tmp_path / "text.png").write_text("no image")
-    process = run_main(
-        *("--predict", "a.png", "blank.png", "text.png", "missing.png", "b.jpg"),
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait forever
+    monkeypatch.chdir(tmp_path)
+    process = start(
+        *("--predict", "a.png", "blank.png", "text.png", "missing.png", "pipe.png", "b.jpg"),
         *("--checkpoint", checkpoint),
-        cwd=tmp_path,
+        code=1,
     )
-    assert process.returncode == 1
     first, second = process.stdout.splitlines()
     assert first.startswith("a.png: ")
     assert second.startswith("b.jpg: ")
     errors = process.stderr.splitlines()
     assert [line.split(":")[:2] for line in errors] == [
-        ["error", f" {name}"] for name in ("blank.png", "text.png", "missing.png")
+        ["error", f" {name}"] for name in ("blank.png", "text.png", "missing.png", "pipe.png")
     ]
 
 
 def test_json_gives_the_digit_and_the_runner_up(tmp_path, checkpoint, capsys):
     draw_seven().save(tmp_path / "a.png")
-    main.main(["--predict", str(tmp_path / "a.png"), "--checkpoint", str(checkpoint), "--json"])
+    main.command(["--predict", str(tmp_path / "a.png"), "--checkpoint", str(checkpoint), "--json"])
     told = json.loads(capsys.readouterr().out)
     model = load_model(checkpoint)
     with torch.no_grad():
@@ -200,7 +207,7 @@ def test_save_inputs_writes_what_the_network_saw(tmp_path, checkpoint):
     for path in paths:
         draw_seven().save(path)
     inputs = tmp_path / "inputs"
-    main.main(
+    main.command(
         [
             *("--predict", *map(str, paths), "--checkpoint", str(checkpoint)),
             *("--save-inputs", str(inputs)),
@@ -745,25 +752,23 @@ def test_a_warning_ends_the_line_and_is_in_the_json(tmp_path, capsys):
     draw_seven().save(tmp_path / "good.png")
     draw_seven().crop((90, 0, 200, 300)).save(tmp_path / "cut.png")
     names = [str(tmp_path / name) for name in ("good.png", "cut.png")]
-    main.main(["--predict", *names, "--checkpoint", str(TRAINED)])
+    main.command(["--predict", *names, "--checkpoint", str(TRAINED)])
     good, cut = capsys.readouterr().out.splitlines()
     assert "look again" not in good
     assert " - look again: it is cut off by the border" in cut
-    main.main(["--predict", *names, "--checkpoint", str(TRAINED), "--json"])
+    main.command(["--predict", *names, "--checkpoint", str(TRAINED), "--json"])
     good, cut = map(json.loads, capsys.readouterr().out.splitlines())
     assert good["warning"] is None
     assert cut["warning"].startswith("it is cut off by the border")
 
 
-def test_a_name_that_stdout_cannot_show_is_printed_as_its_code(tmp_path):
+def test_a_name_that_stdout_cannot_show_is_printed_as_its_code(start, tmp_path, monkeypatch):
     draw_seven().save(tmp_path / "\u4e03.png")
-    process = run_main(
-        *("--predict", "\u4e03.png", "--checkpoint", TRAINED),
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("\\u4e03.png: 7 ")
+    monkeypatch.chdir(tmp_path)
+    stdout = io.TextIOWrapper(io.BytesIO(), "cp1252")  # as where it is piped on Windows
+    monkeypatch.setattr(sys, "stdout", stdout)
+    start("--predict", "\u4e03.png", "--checkpoint", TRAINED)
+    assert stdout.buffer.getvalue().startswith(b"\\u4e03.png: 7 ")
 
 
 # --- how many are read ------------------------------------------------------------------------
