@@ -159,9 +159,7 @@ def test_an_image_without_a_mark_is_refused(tmp_path, image):
 @pytest.fixture
 def checkpoint(start, tmp_path):
     """A network that was trained on a few images; what it reads does not matter here."""
-    main.command(
-        ["--epochs", "1", "--data-dir", str(data_dir), "--results-dir", str(tmp_path / "r")]
-    )
+    start("--epochs", 1, results=tmp_path / "r")
     return tmp_path / "r" / "checkpoints" / "lenet5.pt"
 
 
