@@ -496,6 +496,12 @@ def test_the_average_starts_as_the_weights_after_the_first_step():
     assert averages == pytest.approx([4, 5, 3.75])
 
 
+def test_the_average_counts_its_updates_where_the_network_is():
+    device = torch.device("meta")  # without a machine
+    ema = main.make_ema(nn.Linear(1, 1).to(device), 0.5, device)
+    assert {value.device for value in ema.state_dict().values()} == {device}
+
+
 def test_the_fingerprint_tells_data_sets_apart_by_one_label_one_pixel_or_their_order(data_dir):
     def changed(change):
         other = MNIST(data_dir / "train.tar")

@@ -9,7 +9,15 @@ import torch
 from helpers import make_digits, make_members, write_folder, write_tar
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from dataset import MNIST, augment, data_loader, find_split, normalize, split_validation
+from dataset import (
+    MNIST,
+    augment,
+    data_loader,
+    deformation_basis,
+    find_split,
+    normalize,
+    split_validation,
+)
 from support.files import DataError
 
 
@@ -157,6 +165,13 @@ def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
 
 
+def test_a_seeded_loader_leaves_torchs_global_generator_alone(tar):
+    loader = data_loader(MNIST(tar), 4, shuffle=True, seed=0)
+    before = torch.get_rng_state()
+    assert len(list(loader)) == len(list(loader)) == 7
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_subset_is_loaded_in_batches_too(tar):
     trn_set = MNIST(tar)
     subset = Subset(trn_set, [5, 1, 3])
@@ -224,6 +239,11 @@ def test_augment_samples_rotated_sheared_scaled_shifted_and_bent_images():
     augmented = augment(images)
     torch.manual_seed(1)
     np.testing.assert_allclose(augmented.numpy(), augment_pixel_by_pixel(images), atol=1e-5)
+
+
+def test_augment_computes_where_the_images_are():
+    images = torch.empty(3, 1, 28, 28, device="meta")  # a device without a machine, and numbers
+    assert augment(images).device == deformation_basis(images.device).device == images.device
 
 
 def test_augment_deforms_every_image_in_its_own_way():

@@ -131,7 +131,8 @@ def test_a_changed_network_is_named_with_torchs_reason(start, monkeypatch, resul
     ):
         process = start(*command, code=1)
         [line] = process.stderr.splitlines()
-        assert "does not fit own as it is now (" in line
+        path = results / "checkpoints/own.pt"
+        assert line.startswith(f"error: {path}: does not fit own as it is now (")
         assert 'Missing key(s) in state_dict: "conv.0.weight"' in line
 
 
