@@ -165,6 +165,14 @@ def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
 
 
+def test_by_default_a_loader_gives_a_thousand_images_at_once_in_order(tar):
+    trn_set = MNIST(tar)
+    trn_set = MNIST((trn_set.images.repeat(50, 1, 1, 1), trn_set.labels.repeat(50)))
+    labels = [labels for _, labels in data_loader(trn_set)]
+    assert [len(batch) for batch in labels] == [1000, 250]
+    assert torch.equal(torch.cat(labels), trn_set.labels)
+
+
 def test_a_seeded_loader_leaves_torchs_global_generator_alone(tar):
     loader = data_loader(MNIST(tar), 4, shuffle=True, seed=0)
     before = torch.get_rng_state()

@@ -265,6 +265,22 @@ def test_without_a_home_the_cache_is_among_the_temporary_files(tar, tmp_path, mo
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("train/00000_5.png", b"GIF89a", "is not a PNG"),
+        ("train/00000_x.png", None, r"is not named {number}_{label}\.png with a label 0-9"),
+        ("train/00000.png", None, r"is not named {number}_{label}\.png with a label 0-9"),
+    ],
+)
+def test_a_file_that_is_no_image_of_a_digit_is_named_with_the_reason(
+    tmp_path, digits, name, content, reason
+):
+    tar = write_tar(tmp_path / "train.tar", {name: content or to_png(digits[0][0])})
+    with pytest.raises(DataError, match=f"^{tar}: {name} {reason}; replace it or take it out$"):
+        read_split(tar)
+
+
 def test_a_folder_of_folders_is_told_how_to_name_images(folder):
     (folder / "7").mkdir()
     with pytest.raises(DataError, match=r"7: is a folder; .*{number}_{label}\.png"):
