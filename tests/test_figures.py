@@ -45,11 +45,26 @@ def test_curves_are_means_of_each_networks_runs_with_bands_and_a_legend(saved):
         deviation = 0.1 if line is lenet5 else 0.3
         assert max(heights) - min(heights) == pytest.approx(2 * deviation)
     for ax in panels.values():
-        assert legend_of(ax) == ["LeNet-5", "MLP"]
+        assert legend_of(ax)[0].startswith("LeNet-5")
+        assert legend_of(ax)[1].startswith("MLP")
+
+
+def test_a_band_reaches_below_the_lowest_run_and_below_0_where_a_deviation_does(saved):
+    runs = make_runs(loss=(0.1, 0), epochs=1)
+    for run, loss in zip(runs, (0.001, 0.001, 0.4), strict=True):
+        run["history"][0]["test_loss"] = loss
+    figures.save_curves("x.png", "", {"LeNet-5": runs})
+    panels = {ax.get_title(): ax for ax in saved[0].axes}
+    heights = panels["test loss"].collections[0].get_paths()[0].vertices[:, 1]
+    mean, deviation = (
+        0.134,
+        0.399 / 3**0.5,
+    )  # two at 0.133 below the mean, one at twice as much above
+    assert [min(heights), max(heights)] == pytest.approx([mean - deviation, mean + deviation])
 
 
 def test_losses_are_logarithmic_and_accuracies_start_where_the_label_says(saved):
-    figures.save_curves("x.png", "", {"MLP": make_runs(epochs=3)}, lowest_accuracy=98)
+    figures.save_curves("x.png", "", {"MLP": make_runs(epochs=3)}, lowest_accuracy=80)
     for ax in saved[0].axes:
         if "loss" in ax.get_title():
             assert ax.get_yscale() == "log"
@@ -58,9 +73,33 @@ def test_losses_are_logarithmic_and_accuracies_start_where_the_label_says(saved)
             assert [format_loss(loss, 0) for loss in (1e-5, 0.02, 3.0)] == ["0.00001", "0.02", "3"]
         else:
             assert ax.get_yscale() == "linear"
-            assert ax.get_ylim() == pytest.approx((98, 100.04))
-            assert ax.get_ylabel() == "accuracy (%; axis starts at 98)"
+            assert ax.get_ylim() == pytest.approx((80, 100.4))
+            assert ax.get_ylabel() == "accuracy (%; axis starts at 80)"
         assert ax.get_legend() is None  # of a single curve, which the title names
+
+
+def test_a_curve_that_leaves_its_axis_has_its_lowest_value_in_the_legend(saved):
+    rows = {"LeNet-5": make_runs((99, 0.1), epochs=4), "MLP": make_runs((95.5, 0.3), epochs=4)}
+    figures.save_curves("x.png", "", rows, lowest_accuracy=92.3)
+    panels = {ax.get_title(): ax for ax in saved[0].axes}
+    assert legend_of(panels["test accuracy"]) == ["LeNet-5", "MLP"]  # the lowest is 92.5%
+    assert legend_of(panels["training accuracy"]) == [
+        "LeNet-5 (lowest: 91.0%)",
+        "MLP (lowest: 87.5%)",
+    ]
+    assert legend_of(panels["test loss"]) == ["LeNet-5", "MLP"]
+
+
+def test_the_decades_below_the_lowest_loss_are_cut_and_the_picture_says_so(saved):
+    runs = make_runs(loss=(1e-4, 0), epochs=3)  # in training, never below 1
+    figures.save_curves("x.png", "", {"LeNet-5": runs}, lowest_loss=0.01, lowest_accuracy=80)
+    panels = {ax.get_title(): ax for ax in saved[0].axes}
+    assert panels["test loss"].get_ylim()[0] == 0.01
+    assert panels["test loss"].get_ylabel() == "cross-entropy, log scale from 0.01"
+    assert legend_of(panels["test loss"]) == ["LeNet-5 (lowest: 0.0001)"]
+    assert panels["training loss"].get_ylim()[0] > 0.9
+    assert panels["training loss"].get_ylabel() == "cross-entropy, log scale"
+    assert panels["training loss"].get_legend() is None
 
 
 def test_the_epochs_without_augmentation_are_shaded(saved):
@@ -129,7 +168,7 @@ def test_each_effect_has_a_marker_at_its_mean_and_a_bar_as_long_as_its_interval(
         assert [y] == marker.get_ydata()
 
 
-def test_a_marker_is_filled_only_where_its_effect_is_significant(ablation, effects):
+def test_a_marker_is_filled_only_where_its_effect_counts(ablation, effects):
     for bar, effect in zip(ablation.containers, effects, strict=True):
         marker = bar.lines[0]
         filled = to_hex(marker.get_markerfacecolor()) == to_hex(marker.get_color())
@@ -164,8 +203,8 @@ def test_the_ablations_legend_tells_colors_and_fillings(ablation, effects):
     assert handles["added to plain LeNet-5"].get_color() == colors["alone"]
     assert handles["added to the other four"].get_color() == colors["with the others"]
     open_one, filled = (
-        handles["open: not significant"],
-        handles["filled: significant after Holm's correction"],
+        handles["open: it does not"],
+        handles["filled: the interval excludes 0"],
     )
     assert open_one.get_markerfacecolor() == "white"
     assert filled.get_markerfacecolor() == filled.get_color()
@@ -174,7 +213,10 @@ def test_the_ablations_legend_tells_colors_and_fillings(ablation, effects):
 
 def test_the_ablations_axis_marks_no_effect_and_counts_points_and_images(ablation):
     assert any(list(line.get_xdata()) == [0, 0] for line in ablation.lines)
-    assert "percentage points, with 95% confidence interval (2 seeds" in ablation.get_xlabel()
+    assert ablation.get_xlabel() == (
+        "percentage points (2 seeds, paired), with 95% confidence intervals that hold for all 6 at "
+        "once"
+    )
     [images] = ablation.child_axes
     assert images.get_xlabel() == "fewer errors in 10,000 test images"
     to_images, to_points = images._functions  # the one way to ask a secondary axis
@@ -284,6 +326,31 @@ def test_the_way_ends_with_the_networks_probabilities_the_largest_marked(way):
     assert marked == [digit == int(probabilities.argmax()) for digit in range(10)]
     texts = [text.get_text() for text in panels[7].texts[:10]]
     assert texts == [f"{probability:.1%}" for probability in probabilities]
+
+
+def test_probabilities_that_round_to_0_have_no_number(saved):
+    ax = figures.new_figure(2, 2, "").subplots()
+    figures.draw_probabilities(ax, np.array([0.0004, 0.0006, 0.999] + 7 * [0.0]))
+    assert [text.get_text() for text in ax.texts[:10]] == ["", "0.1%", "99.9%"] + 7 * [""]
+
+
+def test_every_layer_has_a_frame_and_every_unit_of_a_linear_layer_its_own(way):
+    _, _, panels = way
+    for ax in (*panels[:7], *panels[8:]):
+        assert all(spine.get_visible() for spine in ax.spines.values())
+        assert ax.axison
+    for ax, units in zip(panels[5:7], (120, 84), strict=True):
+        assert len(ax.get_xticks()) * len(ax.get_yticks()) == units
+        assert all(line.get_visible() for line in ax.get_xgridlines() + ax.get_ygridlines())
+
+
+def test_all_columns_of_layers_are_equally_high_and_in_line(way):
+    _, _, panels = way
+    figure = panels[0].figure.figure
+    figure.draw_without_rendering()
+    heights = [ax.get_position() for ax in panels[1:7]]
+    assert [box.y1 for box in heights] == pytest.approx(6 * [heights[0].y1])
+    assert [box.y0 for box in heights] == pytest.approx(6 * [heights[0].y0])
 
 
 @torch.no_grad()

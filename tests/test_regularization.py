@@ -17,22 +17,29 @@ from support.report.regularization import (
 )
 
 MINUS = "\N{MINUS SIGN}"
-# Three seeds: the 97.5% quantile of Student's distribution with 2 degrees of freedom, 4.3027, by
-# sqrt(3).
-HALF_WIDTH = 4.30265 / math.sqrt(3)
+NBSP = "\N{NO-BREAK SPACE}"
 
 
-def difference_cell(first, second):
-    """By how much the first (mean, deviation) is above the second, and its 95% interval, if the
-    values of both grow with the seed: the deviation of differences is that of deviations."""
-    half = HALF_WIDTH * abs(first[1] - second[1])
-    return f"{first[0] - second[0]:+.3f} ± {half:.3f}".replace("-", MINUS)
+def half_width(first, second, tests):
+    """That of the interval of the difference of two (mean, deviation) of three seeds, if the values
+    of both grow with the seed: the deviation of differences is that of deviations."""
+    level = 1 - 0.05 / tests
+    # With 2 degrees of freedom, the quantile of Student's distribution is a formula.
+    quantile = level * math.sqrt(2 / (1 - level**2))
+    return quantile * abs(first[1] - second[1]) / math.sqrt(3)
 
 
-def p_value(first, second):
-    """That of the paired t-test: with 2 degrees of freedom it is a formula."""
-    t = abs(first[0] - second[0]) / (abs(first[1] - second[1]) / math.sqrt(3))
-    return 1 - t / math.sqrt(2 + t * t)
+def spread_cell(mean, deviation, digits=2):
+    return f"{mean:.{digits}f}{NBSP}±{NBSP}{deviation:.{digits}f}"
+
+
+def difference_cell(first, second, tests):
+    """By how much the first (mean, deviation) is above the second, and its interval."""
+    half = half_width(first, second, tests)
+    return f"{first[0] - second[0]:+.2f}{NBSP}±{NBSP}{half:.2f}".replace("-", MINUS)
+
+
+LENET5_ROWS = [row for row in ROWS if row != "mlp"]
 
 
 def cells_of(line):
@@ -61,28 +68,29 @@ def records(ablation):
     return records
 
 
-def test_tests_are_compared_pair_by_pair_and_read_together():
+def test_effects_are_compared_pair_by_pair_with_intervals_that_hold_together():
     values = [((99.6, 0.02), (99.3, 0.021)), ((99.6, 0.02), (99.61, 0.05))]
     pairs = [(make_runs(first), make_runs(second)) for first, second in values]
     clear, unclear = regularization.tested_together(pairs)
     assert clear["difference"] == pytest.approx(0.3)
     assert clear["differences"] == pytest.approx([0.301, 0.3, 0.299])
-    assert clear["half_width"] == pytest.approx(HALF_WIDTH * 0.001, rel=1e-5)
-    assert clear["adjusted"] == pytest.approx(2 * p_value(*values[0]))
+    assert clear["half_width"] == pytest.approx(half_width(*values[0], tests=2))
     assert unclear["difference"] == pytest.approx(-0.01)
-    assert unclear["adjusted"] == pytest.approx(p_value(*values[1]))
+    assert unclear["half_width"] == pytest.approx(half_width(*values[1], tests=2))
     assert (clear["significant"], unclear["significant"]) == (True, False)
 
 
-@pytest.mark.parametrize(("p", "significant"), [(0.049, True), (0.051, False)])
-def test_an_effect_counts_below_5_percent(p, significant):
-    ratio = (1 - p) / math.sqrt(1 - (1 - p) ** 2)  # difference / deviation: p_value, solved for it
-    difference = ratio * math.sqrt(2) * 0.01 / math.sqrt(3)
-    [effect] = regularization.tested_together(
-        [(make_runs((90 + difference, 0.02)), make_runs((90, 0.01)))]
-    )
-    assert effect["adjusted"] == pytest.approx(p)
+@pytest.mark.parametrize(("difference", "significant"), [(0.02, True), (-0.02, True), (0.0, False)])
+def test_an_effect_counts_when_its_interval_excludes_0(difference, significant):
+    pair = make_runs((90 + difference, 0.02)), make_runs((90, 0.015))
+    assert 0.012 < half_width((90, 0.02), (90, 0.015), tests=1) < 0.02
+    [effect] = regularization.tested_together([pair])
     assert effect["significant"] == significant
+
+
+def test_an_effect_that_counts_alone_may_not_count_among_ten():
+    pair = make_runs((90.02, 0.02)), make_runs((90, 0.015))
+    assert not any(effect["significant"] for effect in regularization.tested_together([pair] * 10))
 
 
 def test_each_technique_is_tested_alone_and_with_the_others(records, ablation):
@@ -102,9 +110,9 @@ def test_each_technique_is_tested_alone_and_with_the_others(records, ablation):
 
 @pytest.mark.parametrize(
     ("difference", "significant", "said"),
-    [(0.2, True, "**helps**"), (-0.2, True, "hurts"), (0.2, False, "not shown")],
+    [(0.2, True, "**helps**"), (-0.2, True, "hurts"), (0.2, False, "no clear effect")],
 )
-def test_what_does_not_help_is_said_not_to(difference, significant, said):
+def test_the_verdict_is_helps_or_hurts_or_no_clear_effect(difference, significant, said):
     assert verdict(difference, significant) == said
 
 
@@ -112,47 +120,37 @@ def test_every_row_of_the_ablation_has_its_own_numbers(records, ablation):
     lines = ablation_table(records).splitlines()
     assert lines[:2] == [
         "| 3 seeds, 20 epochs | training accuracy (%) | test accuracy (%) | test loss "
-        "| difference, 95% interval | adjusted p | the technique |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| difference (points) | the technique |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     titles = (
-        *("LeNet-5, plain", "MLP, plain", "with augmentation", "with dropout"),
+        *("LeNet-5, plain", "with augmentation", "with dropout"),
         *("with weight decay", "with label smoothing", "with averaged weights (EMA)", "all five"),
         *("all but augmentation", "all but dropout", "all but weight decay"),
         *("all but label smoothing", "all but averaged weights (EMA)"),
     )
-    for line, title, row in zip(lines[2:], titles, ROWS, strict=True):
+    for line, title, row in zip(lines[2:], titles, LENET5_ROWS, strict=True):
         test, loss, train = ablation[row]
-        mark = " †" if row in ("lenet5+label-smoothing", "lenet5+all") else ""
+        mark = f"{NBSP}†" if row in ("lenet5+label-smoothing", "lenet5+all") else ""
         assert cells_of(line)[:4] == [
             title,
-            f"{train[0]:.2f} ± {train[1]:.2f}",
-            f"{test[0]:.2f} ± {test[1]:.2f}",
-            f"{loss[0]:.4f} ± {loss[1]:.4f}{mark}",
+            spread_cell(*train),
+            spread_cell(*test),
+            spread_cell(*loss, digits=4) + mark,
         ]
 
 
-def test_every_row_of_the_ablation_has_its_difference_its_adjusted_p_and_a_verdict(
-    records, ablation
-):
+def test_every_row_of_the_ablation_has_its_difference_among_ten_and_a_verdict(records, ablation):
     test = {row: numbers[0] for row, numbers in ablation.items()}
     pairs = {f"lenet5+{name}": (f"lenet5+{name}", "lenet5") for name in TECHNIQUES}
     pairs |= {f"lenet5+all-{name}": ("lenet5+all", f"lenet5+all-{name}") for name in TECHNIQUES}
-    raw = {row: p_value(test[first], test[second]) for row, (first, second) in pairs.items()}
-    adjusted, largest = {}, 0
-    for place, row in enumerate(sorted(raw, key=raw.get)):  # Holm's method
-        largest = adjusted[row] = min(1, max(largest, (len(raw) - place) * raw[row]))
     verdicts = {"lenet5+augment": "**helps**", "lenet5+dropout": "hurts"}
-    for line, row in zip(ablation_table(records).splitlines()[2:], ROWS, strict=True):
+    for line, row in zip(ablation_table(records).splitlines()[2:], LENET5_ROWS, strict=True):
+        expected = ["", ""]
         if row in pairs:
             first, second = pairs[row]
-            p = f"{adjusted[row]:.3f}" if adjusted[row] >= 0.001 else "< 0.001"
-            expected = [difference_cell(test[first], test[second]), p]
-            expected.append(verdicts.get(row, "not shown"))
-        elif row == "lenet5+all":
-            expected = [difference_cell(test[row], test["lenet5"]), "", ""]
-        else:
-            expected = ["", "", ""]
+            expected = [difference_cell(test[first], test[second], tests=10)]
+            expected.append(verdicts.get(row, "no clear effect"))
         assert cells_of(line)[4:] == expected, row
 
 
@@ -165,19 +163,23 @@ def test_the_control_tables_margins_are_differences_and_its_corner_the_interacti
         "recipe-short": make_runs(short_regularized, epochs=20),
         "recipe-all-augmented": make_runs(long_regularized, epochs=100),
     }
+
+    def cell(first, second):
+        return difference_cell(first, second, tests=5)
+
     assert control_table(records).splitlines() == [
         "| test accuracy (%), 3 seeds | 20 epochs | 100 epochs | longer minus shorter |",
         "|---|---:|---:|---:|",
-        f"| plain | 99.000 ± 0.030 | 99.100 ± 0.050 | {difference_cell(long, short)} |",
-        "| augmentation and weight decay | 99.300 ± 0.100 | 99.700 ± 0.160 "
-        f"| {difference_cell(long_regularized, short_regularized)} |",
-        f"| regularized minus plain | {difference_cell(short_regularized, short)} "
-        f"| {difference_cell(long_regularized, long)} "
-        f"| {difference_cell((0.4, 0.06), (0.1, 0.02))} |",  # of what length adds
+        f"| plain | {spread_cell(*short)} | {spread_cell(*long)} | {cell(long, short)} |",
+        f"| augmentation and weight decay | {spread_cell(*short_regularized)} "
+        f"| {spread_cell(*long_regularized)} | {cell(long_regularized, short_regularized)} |",
+        f"| regularized minus plain | {cell(short_regularized, short)} "
+        f"| {cell(long_regularized, long)} "
+        f"| {cell((0.4, 0.06), (0.1, 0.02))} |",  # of what length adds
     ]
 
 
-def test_what_was_tried_on_held_out_images_stands_with_its_options_and_own_numbers():
+def test_what_was_tried_on_held_out_images_stands_with_its_settings_and_own_numbers():
     rows = CHOICES | LONG_CHOICES
     records = {
         row: make_runs(
@@ -194,16 +196,21 @@ def test_what_was_tried_on_held_out_images_stands_with_its_options_and_own_numbe
         "| on 10,000 held-out images | epochs | seeds | accuracy (%) | loss |",
         "|---|---:|---:|---:|---:|",
     ]
-    assert lines[8].endswith("| 0.0255 † |")
+    assert lines[8].endswith(f"| 0.0255{NBSP}† |")
     for place, (line, options) in enumerate(zip(lines[2:], rows.values(), strict=True)):
         mean, deviation, loss = 98 + place / 10, (1 + place) / 100, 0.02 + place / 1000
         if place % 2 == 0:  # without the third seed
             mean, deviation, loss = mean - deviation / 2, deviation / math.sqrt(2), loss - 0.0005
-        mark = " †" if "smoothing" in options else ""
+        mark = f"{NBSP}†" if "smoothing" in options else ""
         cells = cells_of(line)
-        assert cells[:3] == [f"`{options}`", str(30 + place), str(2 + place % 2)]
-        assert [float(cell) for cell in cells[3].split(" ± ")] == pytest.approx(
-            [mean, deviation], abs=0.0006
+        assert "-" not in cells[0]  # where a setting could wrap
+        assert cells[0].count(" ") == cells[0].count(", ")
+        named = (
+            cells[0].replace("\N{NON-BREAKING HYPHEN}", "-").replace(NBSP, " ").replace(", ", " --")
+        )
+        assert [f"--{named}", *cells[1:3]] == [options, str(30 + place), str(2 + place % 2)]
+        assert [float(cell) for cell in cells[3].split(f"{NBSP}±{NBSP}")] == pytest.approx(
+            [mean, deviation], abs=0.0051
         )
         assert float(cells[4].removesuffix(mark)) == pytest.approx(loss, abs=0.00006)
 
@@ -215,21 +222,24 @@ def test_each_part_of_the_recipe_has_its_own_numbers_and_the_parts_are_tested_to
         "recipe-weight-decay": (99.57, 0.04),  # a little worse
         "recipe-all-augmented": (99.61, 0.05),  # hardly better
     }
-    raw = [p_value(recipe, part) for part in parts.values()]
-    assert 3 * raw[0] < 0.001 < raw[1] < 0.05 < 2 * raw[1] < raw[2]
+    assert half_width(recipe, parts["recipe-weight-decay"], tests=3) > 0.03
     records = {
         row: make_runs(part, (0.01 + place / 100, (1 + place) / 1000), epochs=100)
         for place, (row, part) in enumerate({"recipe": recipe, **parts}.items())
     }
+
+    def cells(mean, deviation, loss):
+        return f"{spread_cell(mean, deviation)} | {spread_cell(loss, loss / 10, digits=4)}"
+
+    differences = [difference_cell(recipe, part, tests=3) for part in parts.values()]
     assert recipe_table(records).splitlines() == [
-        "| 3 seeds, 100 epochs | test accuracy (%) | test loss | `--regularize` minus this, "
-        "95% interval | adjusted p | the part |",
-        "|---|---:|---:|---:|---:|---|",
-        "| `--regularize` | 99.600 ± 0.030 | 0.0100 ± 0.0010 | | | |",
-        "| without augmentation | 99.300 ± 0.031 | 0.0200 ± 0.0020 "
-        f"| {difference_cell(recipe, (99.3, 0.031))} | < 0.001 | **helps** |",
-        "| without weight decay | 99.570 ± 0.040 | 0.0300 ± 0.0030 "
-        f"| {difference_cell(recipe, (99.57, 0.04))} | {2 * raw[1]:.3f} | not shown |",
-        "| augmented in the last epochs, too | 99.610 ± 0.050 | 0.0400 ± 0.0040 "
-        f"| {difference_cell(recipe, (99.61, 0.05))} | {raw[2]:.3f} | not shown |",
+        "| 3 seeds, 100 epochs | test accuracy (%) | test loss | the recipe minus this (points) "
+        "| the part |",
+        "|---|---:|---:|---:|---|",
+        f"| the recipe | {cells(99.6, 0.03, 0.01)} | | |",
+        f"| without augmentation | {cells(99.3, 0.031, 0.02)} | {differences[0]} | **helps** |",
+        f"| without weight decay | {cells(99.57, 0.04, 0.03)} | {differences[1]} "
+        "| no clear effect |",
+        f"| augmented in the last epochs, too | {cells(99.61, 0.05, 0.04)} | {differences[2]} "
+        "| no clear effect |",
     ]

@@ -43,6 +43,14 @@ def test_readmes_tables_are_what_the_committed_records_give(committed):
     assert_tables(ROOT / "README.md", report.readme_tables(committed))
 
 
+def test_no_number_and_no_option_in_a_table_of_readme_can_wrap():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    cells = [line for line in text.splitlines() if line.startswith("|")]
+    assert any("\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}" in line for line in cells)
+    for line in cells:
+        assert not re.search(r" ±|± |\d to | --\w|`--\w", line), line
+
+
 def test_every_row_of_the_report_has_all_its_seeds(committed):
     planned = [row for row, _ in planned_runs(SEEDS) if row not in NOT_YET_REPORTED]
     assert {row: len(runs) for row, runs in committed.items()} == {
@@ -124,7 +132,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert (folder / "draw.html").stat().st_size < 600_000
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert re.search(
-        r"\| \*\*LeNet-5, regularized\*\* \| 61,706 \| 1 \| [0-9.]+ ± [0-9.]+ \|", text
+        r"\| \*\*LeNet-5, regularized\*\* \| 61,706 \| 1 \| [0-9.]+\s±\s[0-9.]+ \|", text
     )
     assert (ROOT / "README.md").read_bytes() == readme
 

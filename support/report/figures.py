@@ -16,20 +16,32 @@ from support.report.plan import TECHNIQUE_TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+QUANTITIES = (
+    "train_loss",
+    "test_loss",
+    "train_accuracy",
+    "test_accuracy",
+)  # in order of the panels
+FRAME = "lightsteelblue"
 
 
 def save_curves(
     path: Path,
     title: str,
     rows: dict[str, list[dict]],
-    lowest_accuracy: float = 95,
+    lowest_loss: float = 0,
+    lowest_accuracy: float = 88,
     no_aug_epochs: int = 0,
 ) -> None:
     """Draw the curves of many runs of each row: means over seeds, with bands of one standard
-    deviation.
+    deviation to either side.
 
     Args:
         rows: the records of each curve, by its name.
+        lowest_loss: where axes of loss start that would start below it. The legend tells the
+            lowest value of a curve that leaves its axis, here and below.
         lowest_accuracy: where the axes of accuracy start (%).
         no_aug_epochs: how many last epochs to shade, since they train without augmentation.
     """
@@ -39,29 +51,61 @@ def save_curves(
     [first, *_] = runs.values()
     seeds, epochs = len(first), len(first[0])
     title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
-    figure = draw_curves(title, runs, "test", epochs)
+    means = {name: [mean_history(histories)] for name, histories in runs.items()}
+    figure = draw_curves(title, means, "test", epochs)
     figure.subplots_adjust(left=0.11, wspace=0.31, top=0.87)  # room for the longer labels
-    for ax in figure.axes:
-        quantity = "loss" if "loss" in ax.get_title() else "accuracy"
-        if quantity == "loss":
+    for ax, quantity in zip(figure.axes, QUANTITIES, strict=True):
+        for line, histories in zip(ax.lines, runs.values(), strict=True):
+            draw_band(ax, line, histories, quantity)
+        is_loss = quantity.endswith("loss")
+        if is_loss:
             ax.set_yscale("log")
+            ax.set_ylabel("cross-entropy, log scale")
             low, high = ax.get_ylim()
+            if low < lowest_loss:
+                low = lowest_loss
+                ax.set_ylim(low, high)
+                ax.set_ylabel(f"cross-entropy, log scale from {low:g}")
             few_decades = high / low < 100
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
-            ax.yaxis.set_major_formatter(  # 0.00001, where "{x:g}" gives 1e-05
-                lambda loss, _: np.format_float_positional(loss, 1, fractional=False, trim="-")
-            )
+            ax.yaxis.set_major_formatter(lambda loss, _: plain_number(loss))
             ax.yaxis.set_minor_formatter(NullFormatter())
-            ax.set_ylabel("cross-entropy, log scale")
         elif epochs > 2:
             ax.set_ylim(lowest_accuracy, 100 + (100 - lowest_accuracy) / 50)
             ax.set_ylabel(f"accuracy (%; axis starts at {lowest_accuracy:g})")
         if no_aug_epochs:
             last = epochs + 0.5
             ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
-        if len(rows) > 1:
-            ax.legend(fontsize=8, loc="upper right" if quantity == "loss" else "lower right")
+        leaving = [line for line in ax.lines if min(line.get_ydata()) < ax.get_ylim()[0]]
+        for line in leaving:
+            lowest = min(line.get_ydata())
+            depth = plain_number(lowest) if is_loss else f"{lowest:.1f}%"
+            line.set_label(f"{line.get_label()} (lowest: {depth})")
+        if len(rows) > 1 or leaving:
+            ax.legend(fontsize=8, loc="upper right" if is_loss else "lower right")
     save_figure(figure, path)
+
+
+def mean_history(histories: list[list[dict]]) -> list[dict]:
+    """Return the means over runs, epoch by epoch."""
+    return [
+        {quantity: np.mean([entry[quantity] for entry in entries]) for quantity in QUANTITIES}
+        for entries in zip(*histories, strict=True)
+    ]
+
+
+def draw_band(ax: "Axes", line: "Line2D", histories: list[list[dict]], quantity: str) -> None:
+    """Draw a band of one standard deviation over runs to either side of the line of their means."""
+    values = np.array([[entry[quantity] for entry in history] for history in histories])
+    deviation = values.std(axis=0, ddof=1) * (100 if quantity.endswith("accuracy") else 1)
+    mean = line.get_ydata()
+    band = mean - deviation, mean + deviation
+    ax.fill_between(line.get_xdata(), *band, color=line.get_color(), alpha=0.25)
+
+
+def plain_number(value: float) -> str:
+    """0.00001, where "{x:g}" gives 1e-05."""
+    return np.format_float_positional(value, 1, fractional=False, trim="-")
 
 
 def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
@@ -70,7 +114,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     Args:
         effects: of each test the technique's "name", its "context", the "differences" of the
             seeds (points), their mean "difference", the "half_width" of its 95% interval, and
-            whether it is "significant" after Holm's correction.
+            whether it is "significant", that is, whether the interval excludes 0.
     """
     figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
     ax = figure.subplots()
@@ -97,12 +141,15 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
         )
     for color, _, label in styles.values():
         ax.plot([], [], "o", color=color, label=label)
-    ax.plot([], [], "o", color=GRAY, label="filled: significant after Holm's correction")
-    ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: not significant")
+    ax.plot([], [], "o", color=GRAY, label="filled: the interval excludes 0")
+    ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="open: it does not")
     ax.plot([], [], ".", color=GRAY, label="one seed")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])
-    ax.set_xlabel(f"percentage points, with 95% confidence interval ({seeds} seeds, paired)")
+    ax.set_xlabel(
+        f"percentage points ({seeds} seeds, paired), with 95% confidence intervals "
+        f"that hold for all {len(effects)} at once"
+    )
     images = ax.secondary_xaxis("top", functions=(lambda x: 100 * x, lambda x: x / 100))
     images.set_xlabel("fewer errors in 10,000 test images")
     ax.grid(axis="x", alpha=0.3)
@@ -194,17 +241,24 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
         ("max pooling", "6×14×14"): stack_maps(pool1[0], columns=1),
         ("conv2, ReLU", "16×10×10"): stack_maps(conv2[0], columns=2),
         ("max pooling", "16×5×5"): stack_maps(pool2[0], columns=2),
-        ("fc1, ReLU", "120 units"): fc1.view(30, 4).numpy(),
-        ("fc2, ReLU", "84 units"): fc2.view(28, 3).numpy(),
+        ("fc1, ReLU", "120 units"): fc1.view(24, 5).numpy(),
+        ("fc2, ReLU", "84 units"): fc2.view(21, 4).numpy(),
     }
-    *panels, output = above.subplots(1, len(stages) + 1, width_ratios=[2, 1, 1, 1, 1, 1, 1, 2.4])
-    grays = matplotlib.colormaps["gray_r"].with_extremes(bad="lightsteelblue")  # the gaps
+    widths = [1.6, 1.05, 1.05, 1.25, 1.25, 1, 1, 1.7]
+    *panels, output = above.subplots(1, len(stages) + 1, width_ratios=widths)
+    grays = matplotlib.colormaps["gray_r"].with_extremes(bad=FRAME)  # the gaps
     for ax, ((layer, size), values) in zip(panels, stages.items(), strict=True):
         ax.imshow(values, cmap=grays)
         ax.set_title(layer, fontsize=11)
         ax.text(0.5, -0.01, size, transform=ax.transAxes, ha="center", va="top", fontsize=11)
         ax.set_anchor("N")  # at the top, so that all titles are on one line
-        ax.axis("off")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color(FRAME)
+    for ax in panels[-2:]:  # each unit of a linear layer in a frame of its own
+        rows, columns = ax.images[0].get_array().shape
+        ax.set(xticks=np.arange(columns) - 0.5, yticks=np.arange(rows) - 0.5)
+        ax.tick_params(length=0, labelbottom=False, labelleft=False)
+        ax.grid(color=FRAME)
     draw_probabilities(output, probabilities)
 
     kernels = model.conv1.weight[:, 0].numpy()
@@ -213,7 +267,8 @@ def save_layers(path: Path, model: LeNet5, image: torch.Tensor) -> None:
     panels = below.subplots(1, len(kernels))
     for ax, kernel in zip(panels, kernels, strict=True):
         shown = ax.imshow(kernel, cmap="RdBu", vmin=-strongest, vmax=strongest)
-        ax.axis("off")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color(FRAME)
     below.colorbar(shown, ax=panels, label="weight")
     save_figure(figure, path)
 
@@ -226,12 +281,13 @@ def stack_maps(maps: torch.Tensor, columns: int) -> np.ndarray:
 
 
 def draw_probabilities(ax: "Axes", probabilities: np.ndarray) -> None:
-    """Draw ten bars, one for each digit."""
+    """Draw ten bars, one for each digit, with those percentages that round to more than 0."""
     colors = ["tab:blue" if p == probabilities.max() else GRAY for p in probabilities]
     bars = ax.barh(range(10), 100 * probabilities, color=colors)
-    ax.bar_label(bars, [f"{p:.1%}" for p in probabilities], fontsize=10, padding=2)
+    texts = [f"{p:.1%}" for p in probabilities]
+    ax.bar_label(bars, ["" if t == "0.0%" else t for t in texts], fontsize=10, padding=2)
     ax.set_yticks(range(10))
-    ax.tick_params(length=0)  # a tick before 0.0% would look like a minus sign
+    ax.tick_params(length=0)
     ax.invert_yaxis()
     ax.set_xlim(0, 130)
     ax.set_xticks([])

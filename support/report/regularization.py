@@ -1,5 +1,7 @@
 """The tables of README.md on regularization, as Markdown, made from records."""
 
+import numpy as np
+
 from support.report.plan import (
     ALL_AUGMENTED,
     CHOICES,
@@ -15,27 +17,28 @@ from support.report.plan import (
     TECHNIQUES,
 )
 from support.report.records import Records, accuracies, epochs_of, final_values
-from support.report.stats import holm, paired_difference, paired_p_value
-from support.report.tables import plus_minus, seeds_and_epochs, spread
+from support.report.stats import paired_difference
+from support.report.tables import HYPHEN, NBSP, plus_minus, seeds_and_epochs, spread
 
 Runs = list[dict]  # the records of a row, one per seed
 
 
 def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
     """Test by how much each first row is more accurate than the second: paired differences (points)
-    with 95% intervals, and p-values adjusted for the number of pairs."""
-    accuracy_pairs = [(accuracies(first), accuracies(second)) for first, second in pairs]
-    adjusted = holm([paired_p_value(first, second) for first, second in accuracy_pairs])
+    with 95% intervals, simultaneous over the pairs. An effect is significant when its interval
+    excludes 0."""
     effects = []
-    for (first, second), p_value in zip(accuracy_pairs, adjusted, strict=True):
-        difference, half_width = paired_difference(first, second)
+    for first, second in pairs:
+        differences = accuracies(first) - accuracies(second)
+        difference, half_width = paired_difference(
+            accuracies(first), accuracies(second), tests=len(pairs)
+        )
         effects.append(
             {
-                "differences": first - second,
+                "differences": differences,
                 "difference": difference,
                 "half_width": half_width,
-                "adjusted": p_value,
-                "significant": p_value < 0.05,
+                "significant": abs(difference) > half_width,
             }
         )
     return effects
@@ -43,7 +46,7 @@ def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
 
 def effects_of(records: Records) -> list[dict]:
     """What each technique adds to plain LeNet-5 ("alone") and to all the others ("with the
-    others"): ten tests, read together."""
+    others"): ten tests together."""
     tests, pairs = [], []
     for name in TECHNIQUES:
         alone, left_out = f"lenet5+{name}", f"lenet5+all-{name}"
@@ -57,39 +60,36 @@ def effects_of(records: Records) -> list[dict]:
 
 def verdict(difference: float, significant: bool) -> str:
     if not significant:
-        return "not shown"
+        return "no clear effect"
     return "**helps**" if difference > 0 else "hurts"
 
 
 def effect_cells(effect: dict) -> str:
-    """Three cells: the difference with its interval, the adjusted p, and the verdict."""
-    p_value = effect["adjusted"]
-    p_text = f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+    """Two cells: the difference with its interval, and the verdict."""
     difference = plus_minus(effect["difference"], effect["half_width"])
-    return f"{difference} | {p_text} | {verdict(effect['difference'], effect['significant'])}"
+    return f"{difference} | {verdict(effect['difference'], effect['significant'])}"
 
 
 def smoothing_mark(runs: Runs) -> str:
     """A dagger for the losses of networks trained with label smoothing: README says why."""
-    return " †" if runs[0]["config"]["label_smoothing"] else ""
+    return f"{NBSP}†" if runs[0]["config"]["label_smoothing"] else ""
 
 
 def ablation_table(records: Records) -> str:
-    """Every row of the ablation, and what each technique adds."""
-    cells = dict.fromkeys(ROWS, " | | ")
-    cells["lenet5+all"] = difference_text(records["lenet5+all"], records["lenet5"]) + " | | "
+    """Every row of LeNet-5 in the ablation, and what each technique adds."""
+    cells = dict.fromkeys([row for row in ROWS if row != "mlp"], " | ")
     cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
-        "| test loss | difference, 95% interval | adjusted p | the technique |",
-        "|---|---:|---:|---:|---:|---:|---|",
+        "| test loss | difference (points) | the technique |",
+        "|---|---:|---:|---:|---:|---|",
     ]
-    for row in ROWS:
+    for row, effect in cells.items():
         runs = records[row]
         loss = spread(final_values(runs, "loss"), 4) + smoothing_mark(runs)
         lines.append(
             f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
-            f"| {spread(accuracies(runs))} | {loss} | {cells[row]} |"
+            f"| {spread(accuracies(runs))} | {loss} | {effect} |"
         )
     return "\n".join(lines)
 
@@ -97,63 +97,61 @@ def ablation_table(records: Records) -> str:
 def control_table(records: Records) -> str:
     """Augmentation and weight decay against plain LeNet-5, short and long; unlike in --regularize,
     all epochs are augmented. The last cell is the interaction: by how much more length helps with
-    regularization than without."""
-    short, long = records["lenet5"], records[LONG_PLAIN]
-    short_regularized, long_regularized = records[SHORT_RECIPE], records[ALL_AUGMENTED]
-    longer_plain = accuracies(long) - accuracies(short)
-    longer_regularized = accuracies(long_regularized) - accuracies(short_regularized)
-    interaction = plus_minus(*paired_difference(longer_regularized, longer_plain))
+    regularization than without. The five differences are tested together."""
+    runs = records["lenet5"], records[LONG_PLAIN], records[SHORT_RECIPE], records[ALL_AUGMENTED]
+    short, long, short_regularized, long_regularized = (accuracies(row) for row in runs)
+
+    def difference(first: np.ndarray, second: np.ndarray) -> str:
+        return plus_minus(*paired_difference(first, second, tests=5))
+
+    interaction = difference(long_regularized - short_regularized, long - short)
     lines = [
-        f"| test accuracy (%), {len(short)} seeds | {epochs_of(short)} epochs "
-        f"| {epochs_of(long)} epochs | longer minus shorter |",
+        f"| test accuracy (%), {len(short)} seeds | {epochs_of(runs[0])} epochs "
+        f"| {epochs_of(runs[1])} epochs | longer minus shorter |",
         "|---|---:|---:|---:|",
-        f"| plain | {spread(accuracies(short), 3)} | {spread(accuracies(long), 3)} "
-        f"| {difference_text(long, short)} |",
-        f"| augmentation and weight decay | {spread(accuracies(short_regularized), 3)} "
-        f"| {spread(accuracies(long_regularized), 3)} "
-        f"| {difference_text(long_regularized, short_regularized)} |",
-        f"| regularized minus plain | {difference_text(short_regularized, short)} "
-        f"| {difference_text(long_regularized, long)} | {interaction} |",
+        f"| plain | {spread(short)} | {spread(long)} | {difference(long, short)} |",
+        f"| augmentation and weight decay | {spread(short_regularized)} "
+        f"| {spread(long_regularized)} | {difference(long_regularized, short_regularized)} |",
+        f"| regularized minus plain | {difference(short_regularized, short)} "
+        f"| {difference(long_regularized, long)} | {interaction} |",
     ]
     return "\n".join(lines)
 
 
-def difference_text(first: Runs, second: Runs) -> str:
-    return plus_minus(*paired_difference(accuracies(first), accuracies(second)))
-
-
 def choices_table(records: Records) -> str:
-    """What was tried on held-out training images."""
+    """What was tried on held-out training images: the options, without their dashes."""
     lines = [
         f"| on {HELD_OUT:,} held-out images | epochs | seeds | accuracy (%) | loss |",
         "|---|---:|---:|---:|---:|",
     ]
     for row, options in (CHOICES | LONG_CHOICES).items():
+        parts = [part.strip().replace(" ", NBSP) for part in options.split("--")[1:]]
+        settings = ", ".join(parts).replace("-", HYPHEN)
         runs = records[row]
         loss = final_values(runs, "loss").mean()
         lines.append(
-            f"| `{options}` | {epochs_of(runs)} | {len(runs)} "
-            f"| {spread(accuracies(runs), 3)} | {loss:.4f}{smoothing_mark(runs)} |"
+            f"| {settings} | {epochs_of(runs)} | {len(runs)} "
+            f"| {spread(accuracies(runs))} | {loss:.4f}{smoothing_mark(runs)} |"
         )
     return "\n".join(lines)
 
 
 def recipe_table(records: Records) -> str:
-    """What each part of the recipe adds to the others, at the recipe's length: tests that are read
+    """What each part of the recipe adds to the others, at the recipe's length: three tests
     together."""
     recipe = records[RECIPE_ROW]
     effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
     lines = [
         f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
-        "| `--regularize` minus this, 95% interval | adjusted p | the part |",
-        "|---|---:|---:|---:|---:|---|",
-        f"| `--regularize` | {spread(accuracies(recipe), 3)} "
-        f"| {spread(final_values(recipe, 'loss'), 4)} | | | |",
+        "| the recipe minus this (points) | the part |",
+        "|---|---:|---:|---:|---|",
+        f"| the recipe | {spread(accuracies(recipe))} "
+        f"| {spread(final_values(recipe, 'loss'), 4)} | | |",
     ]
     for row, effect in zip(RECIPE_WITHOUT, effects, strict=True):
         runs = records[row]
         lines.append(
-            f"| {PART_TITLES[row]} | {spread(accuracies(runs), 3)} "
+            f"| {PART_TITLES[row]} | {spread(accuracies(runs))} "
             f"| {spread(final_values(runs, 'loss'), 4)} | {effect_cells(effect)} |"
         )
     return "\n".join(lines)
