@@ -60,7 +60,7 @@ def effects_of(records: Records) -> list[dict]:
 
 def verdict(difference: float, significant: bool) -> str:
     if not significant:
-        return "no clear effect"
+        return "unclear"
     return "**helps**" if difference > 0 else "hurts"
 
 
