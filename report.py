@@ -28,6 +28,7 @@ from support.distributed import is_first_of_torchrun, pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
 from support.options import Parser, Settings, add_folders
 from support.report import figures, regularization, tables
+from support.report.curves import save_curves
 from support.report.page import write_page
 from support.report.plan import (
     LONG_PLAIN,
@@ -162,9 +163,9 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
     plain = {lenet5: records["lenet5"], mlp: records["mlp"]}
     for row, title in (("lenet5", lenet5), ("mlp", mlp)):
-        figures.save_curves(folder / f"{row}.png", f"{title}, plain", {title: records[row]})
-    figures.save_curves(folder / "lenet5-mlp.png", f"{lenet5} and the {mlp}", plain)
-    figures.save_curves(
+        save_curves(folder / f"{row}.png", f"{title}, plain", {title: records[row]})
+    save_curves(folder / "lenet5-mlp.png", f"{lenet5} and the {mlp}", plain)
+    save_curves(
         folder / "regularized.png",
         f"{lenet5} with and without --regularize",
         {lenet5: records[LONG_PLAIN], f"{lenet5}, --regularize": records[RECIPE_ROW]},

@@ -249,6 +249,9 @@ def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_pa
     drawn = {}
     for name in [name for name in vars(figures) if name.startswith("save_")]:
         monkeypatch.setattr(figures, name, lambda path, *what, **how: drawn.update({path: what}))
+    monkeypatch.setattr(
+        report, "save_curves", lambda path, *what, **how: drawn.update({path: what})
+    )
     monkeypatch.setattr(report, "load_model", lambda path: f"the network of {path.name}")
     monkeypatch.setattr(report, "write_page", lambda path, *what: drawn.update({path: what}))
     rows = (*ROWS, "recipe", "lenet5-long")

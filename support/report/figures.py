@@ -1,5 +1,5 @@
-"""The figures of the report: many runs side by side, hard digits, augmented digits, and one digit
-on its way through LeNet-5."""
+"""The figures of the report, but for its curves: the ablation, confusions, hard digits, augmented
+digits, and one digit on its way through LeNet-5."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,11 @@ from torch.nn import functional as F
 
 from dataset import SIZE, augment, normalize
 from model import LeNet5
-from support.plots import GRAY, draw_confusion, draw_curves, new_figure, save_digits, save_figure
+from support.plots import GRAY, draw_confusion, new_figure, save_digits, save_figure
 from support.report.plan import TECHNIQUE_TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
 
 QUANTITIES = (
     "train_loss",
@@ -25,87 +24,6 @@ QUANTITIES = (
     "test_accuracy",
 )  # in order of the panels
 FRAME = "lightsteelblue"
-
-
-def save_curves(
-    path: Path,
-    title: str,
-    rows: dict[str, list[dict]],
-    lowest_loss: float = 0,
-    lowest_accuracy: float = 88,
-    no_aug_epochs: int = 0,
-) -> None:
-    """Draw the curves of many runs of each row: means over seeds, with bands of one standard
-    deviation to either side.
-
-    Args:
-        rows: the records of each curve, by its name.
-        lowest_loss: where axes of loss start that would start below it. The legend tells the
-            lowest value of a curve that leaves its axis, here and below.
-        lowest_accuracy: where the axes of accuracy start (%).
-        no_aug_epochs: how many last epochs to shade, since they train without augmentation.
-    """
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    runs = {name: [record["history"] for record in records] for name, records in rows.items()}
-    [first, *_] = runs.values()
-    seeds, epochs = len(first), len(first[0])
-    title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
-    means = {name: [mean_history(histories)] for name, histories in runs.items()}
-    figure = draw_curves(title, means, "test", epochs)
-    figure.subplots_adjust(left=0.11, wspace=0.31, top=0.87)  # room for the longer labels
-    for ax, quantity in zip(figure.axes, QUANTITIES, strict=True):
-        for line, histories in zip(ax.lines, runs.values(), strict=True):
-            draw_band(ax, line, histories, quantity)
-        is_loss = quantity.endswith("loss")
-        if is_loss:
-            ax.set_yscale("log")
-            ax.set_ylabel("cross-entropy, log scale")
-            low, high = ax.get_ylim()
-            if low < lowest_loss:
-                low = lowest_loss
-                ax.set_ylim(low, high)
-                ax.set_ylabel(f"cross-entropy, log scale from {low:g}")
-            few_decades = high / low < 100
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
-            ax.yaxis.set_major_formatter(lambda loss, _: plain_number(loss))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        elif epochs > 2:
-            ax.set_ylim(lowest_accuracy, 100 + (100 - lowest_accuracy) / 50)
-            ax.set_ylabel(f"accuracy (%; axis starts at {lowest_accuracy:g})")
-        if no_aug_epochs:
-            last = epochs + 0.5
-            ax.axvspan(last - no_aug_epochs, last, color="gold", alpha=0.3, label="not augmented")
-        leaving = [line for line in ax.lines if min(line.get_ydata()) < ax.get_ylim()[0]]
-        for line in leaving:
-            lowest = min(line.get_ydata())
-            depth = plain_number(lowest) if is_loss else f"{lowest:.1f}%"
-            line.set_label(f"{line.get_label()} (lowest: {depth})")
-        if len(rows) > 1 or leaving:
-            ax.legend(fontsize=8, loc="upper right" if is_loss else "lower right")
-    save_figure(figure, path)
-
-
-def mean_history(histories: list[list[dict]]) -> list[dict]:
-    """Return the means over runs, epoch by epoch."""
-    return [
-        {quantity: np.mean([entry[quantity] for entry in entries]) for quantity in QUANTITIES}
-        for entries in zip(*histories, strict=True)
-    ]
-
-
-def draw_band(ax: "Axes", line: "Line2D", histories: list[list[dict]], quantity: str) -> None:
-    """Draw a band of one standard deviation over runs to either side of the line of their means."""
-    values = np.array([[entry[quantity] for entry in history] for history in histories])
-    deviation = values.std(axis=0, ddof=1) * (100 if quantity.endswith("accuracy") else 1)
-    mean = line.get_ydata()
-    band = mean - deviation, mean + deviation
-    ax.fill_between(line.get_xdata(), *band, color=line.get_color(), alpha=0.25)
-
-
-def plain_number(value: float) -> str:
-    """0.00001, where "{x:g}" gives 1e-05."""
-    return np.format_float_positional(value, 1, fractional=False, trim="-")
 
 
 def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
