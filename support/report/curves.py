@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-QUANTITIES = (
-    "train_loss",
-    "test_loss",
-    "train_accuracy",
-    "test_accuracy",
-)  # in order of the panels
+# In the order of the panels.
+QUANTITIES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 def save_curves(
