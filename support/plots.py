@@ -58,20 +58,18 @@ def save_run_plot(path: Path, model: str, history: list[dict], watched: str, epo
         f"{history[-1][f'{watched}_accuracy']:.2%} "
         f"after {len(history)} {'epoch' if len(history) == 1 else 'epochs'}"
     )
-    figure = draw_curves(title, {name: [history]}, watched, epochs)
+    figure = draw_curves(title, {name: history}, watched, epochs)
     save_figure(figure, path, compression=1)  # after every epoch, so fast
 
 
 def draw_curves(
-    title: str, runs: dict[str, list[list[dict]]], watched: str, epochs: int
+    title: str, histories: dict[str, list[dict]], watched: str, epochs: int
 ) -> "Figure":
     """Four panels: loss (above) and accuracy (below), on the training set (left) and on the
     `watched` one (right), by epoch.
 
     Args:
-        runs: under the name of each curve the histories of its runs: where there are several, the
-            curve is their mean, with a band of one standard deviation to either side (but not
-            below the lowest run: a loss stays above 0, whatever its axis).
+        histories: of each curve, by its name.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -80,17 +78,19 @@ def draw_curves(
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.89, wspace=0.22, hspace=0.34)
     few_ticks = {"nbins": 5, "steps": [1, 2, 5, 10]}  # drawing ticks is most of the work
     # A network of one's own has the next color of matplotlib's cycle, after those above.
-    colors = {name: COLORS.get(name, f"C{place + len(COLORS)}") for place, name in enumerate(runs)}
+    colors = {
+        name: COLORS.get(name, f"C{place + len(COLORS)}") for place, name in enumerate(histories)
+    }
     axes = figure.subplots(2, 2, sharex=True)
     axes[1, 0].sharey(axes[1, 1])  # but each loss has its own axis: so a rise of one is seen
     for row, quantity, unit, scale in ((0, "loss", "cross-entropy", 1), (1, "accuracy", "%", 100)):
         for column, split in enumerate(("train", watched)):
             ax = axes[row, column]
-            for name, histories in runs.items():
-                values = scale * np.array(
-                    [[entry[f"{split}_{quantity}"] for entry in history] for history in histories]
-                )
-                draw_curve(ax, name, values, colors[name])
+            for name, history in histories.items():
+                values = [scale * entry[f"{split}_{quantity}"] for entry in history]
+                marker = "o-" if len(history) <= 20 else "-"
+                numbers = range(1, len(history) + 1)
+                ax.plot(numbers, values, marker, color=colors[name], markersize=3, label=name)
             # y=1 says where: matplotlib would measure everything drawn to find a place.
             ax.set_title(f"{SPLIT_TITLES[split]} {quantity}", y=1)
             ax.set_xlabel("epoch")
@@ -101,17 +101,6 @@ def draw_curves(
             ax.yaxis.set_major_locator(MaxNLocator(**few_ticks))
             ax.grid(alpha=0.3)
     return figure
-
-
-def draw_curve(ax: "Axes", name: str, values: np.ndarray, color: str) -> None:
-    """Draw one quantity of a network by epoch: values [runs, epochs]."""
-    mean = values.mean(axis=0)
-    epochs = np.arange(1, len(mean) + 1)
-    ax.plot(epochs, mean, "o-" if len(mean) <= 20 else "-", color=color, markersize=3, label=name)
-    if len(values) > 1:
-        deviation = values.std(axis=0, ddof=1)
-        low = np.maximum(mean - deviation, values.min(axis=0))
-        ax.fill_between(epochs, low, mean + deviation, color=color, alpha=0.25)
 
 
 def draw_confusion(

@@ -47,14 +47,6 @@ def line_of(ax, number=0):
     return ax.lines[number].get_xydata().tolist()
 
 
-def band_of(ax, number=0):
-    """The lower and the upper edge of a filled band, by epoch."""
-    corners = ax.collections[number].get_paths()[0].vertices
-    epochs = sorted({epoch for epoch, _ in corners})
-    heights = [[y for x, y in corners if x == epoch] for epoch in epochs]
-    return [min(values) for values in heights], [max(values) for values in heights]
-
-
 # --- curves -----------------------------------------------------------------------------------
 
 
@@ -114,45 +106,15 @@ def test_the_title_of_a_run_tells_its_last_accuracy(saved, losses, watched, titl
     assert list(panels_of(saved[0]))[1] == f"{split} loss"
 
 
-def test_several_runs_are_a_mean_with_a_band_of_one_standard_deviation():
-    runs = [make_history(*losses) for losses in ((0.1, 0.4), (0.2, 0.8), (0.2, 0.4), (0.3, 0.4))]
-    panels = panels_of(draw_curves("", {"LeNet-5": runs}, "test", epochs=2))
-    # By hand: of 0.1, 0.2, 0.2, 0.3 the mean is 0.2, and the variance (0.01 + 0.01) / 3; of the
-    # second epoch 0.5, and (0.3² + 3 * 0.1²) / 3, but the band ends at the lowest value.
-    mean, deviation = np.array([0.2, 0.5]), np.sqrt([0.02 / 3, 0.12 / 3])
-    for title, scale, start in (("training loss", 1, 0), ("test accuracy", -25, 100)):
-        line = line_of(panels[title])
-        assert line == [pytest.approx([epoch, start + scale * mean[epoch - 1]]) for epoch in (1, 2)]
-    assert band_of(panels["training loss"]) == (
-        pytest.approx([mean[0] - deviation[0], 0.4]),
-        pytest.approx(mean + deviation),
-    )
-    assert band_of(panels["test accuracy"]) == (
-        pytest.approx(100 - 25 * (mean + deviation)),
-        pytest.approx(100 - 25 * (mean - deviation)),
-    )
-
-
-def test_a_band_stays_above_0_where_all_losses_do():
-    runs = [make_history(loss) for loss in (0.1, 0.1, 0.1, 2.0)]  # mean 0.575, deviation 0.95
-    low, _ = band_of(panels_of(draw_curves("", {"MLP": runs}, "test", 1))["training loss"])
-    assert low == pytest.approx([0.1])
-
-
 @pytest.mark.parametrize(("epochs", "marker"), [(1, "o"), (20, "o"), (21, "None")])
 def test_epochs_are_dots_until_they_are_too_many(epochs, marker):
-    figure = draw_curves("", {"MLP": [make_history(*[0.4] * epochs)]}, "test", epochs)
+    figure = draw_curves("", {"MLP": make_history(*[0.4] * epochs)}, "test", epochs)
     assert {ax.lines[0].get_marker() for ax in figure.axes} == {marker}
     assert {ax.lines[0].get_linestyle() for ax in figure.axes} == {"-"}
 
 
-def test_a_single_run_has_no_band():
-    figure = draw_curves("", {"MLP": [make_history(0.4, 0.2)]}, "test", epochs=2)
-    assert not any(ax.collections for ax in figure.axes)
-
-
 def test_every_network_has_one_color_wherever_it_is_drawn():
-    run = [make_history(0.4)]
+    run = make_history(0.4)
     both = draw_curves("", {"LeNet-5": run, "MLP": run}, "test", epochs=1)
     alone = draw_curves("", {"MLP": run}, "test", epochs=1)
     for beside, ax in zip(both.axes, alone.axes, strict=True):
@@ -164,12 +126,11 @@ def test_every_network_has_one_color_wherever_it_is_drawn():
 def test_a_network_of_ones_own_is_drawn_under_its_key_and_in_a_color_of_its_own(saved):
     save_run_plot("x.png", "mynet", make_history(0.4), "test", epochs=1)
     assert saved[0].get_suptitle() == "mynet: test accuracy 90.00% after 1 epoch"
-    runs = [make_history(0.4), make_history(0.2)]
-    figure = draw_curves("", {"mynet": runs, "LeNet-5": runs, "MLP": runs, "n": runs}, "test", 1)
+    run = make_history(0.4)
+    figure = draw_curves("", {"mynet": run, "LeNet-5": run, "MLP": run, "n": run}, "test", 1)
     for ax in figure.axes:
         colors = [to_hex(line.get_color()) for line in ax.lines]
         assert len(set(colors)) == 4
-        assert [to_hex(band.get_facecolor()) for band in ax.collections] == colors
 
 
 # --- confusions and digits --------------------------------------------------------------------

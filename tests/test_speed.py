@@ -57,9 +57,9 @@ def test_each_measurement_stands_in_its_place():
         "| decoding 70,000 PNGs, in the first run only | 7.0 s | | |",
         "| peak memory, above `import torch` | 50 MB "
         "| the first run, which decodes: 200 MB | 0.25 |",
-        "| µs to decode an image, 4 times MNIST | 21 | once MNIST: 20 | 1.05 |",
-        "| µs an image and epoch, 4 times MNIST | 50 | once MNIST: 40 | 1.25 |",
-        "| bytes of memory an image, 4 times MNIST | 880 | once MNIST: 800 | 1.10 |",
+        "| µs to decode one image, 4× MNIST | 21 | 1× MNIST: 20 | 1.05 |",
+        "| µs per image and epoch, 4× MNIST | 50 | 1× MNIST: 40 | 1.25 |",
+        "| bytes of memory per image, 4× MNIST | 880 | 1× MNIST: 800 | 1.10 |",
         "",
         "Measured on a machine.",
     ]

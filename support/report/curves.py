@@ -39,7 +39,7 @@ def save_curves(
     [first, *_] = runs.values()
     seeds, epochs = len(first), len(first[0])
     title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
-    means = {name: [mean_history(histories)] for name, histories in runs.items()}
+    means = {name: mean_history(histories) for name, histories in runs.items()}
     figure = draw_curves(title, means, "test", epochs)
     figure.subplots_adjust(left=0.11, wspace=0.31, top=0.87)  # room for the longer labels
     for ax, quantity in zip(figure.axes, QUANTITIES, strict=True):

@@ -60,13 +60,13 @@ def speed_table(speed: dict) -> str:
         f"| the first run, which decodes: {used_first:.0f} MB | {used / used_first:.2f} |",
     ]
     for what, title, unit in (
-        ("decoding", "µs to decode an image", "us"),
-        ("epoch", "µs an image and epoch", "us"),
-        ("memory", "bytes of memory an image", "bytes"),
+        ("decoding", "µs to decode one image", "us"),
+        ("epoch", "µs per image and epoch", "us"),
+        ("memory", "bytes of memory per image", "bytes"),
     ):
         once, four = (scaling[f"{what}, {times}x ({unit})"] for times in (1, 4))
         lines.append(
-            f"| {title}, 4 times MNIST | {four:.0f} | once MNIST: {once:.0f} | {four / once:.2f} |"
+            f"| {title}, 4× MNIST | {four:.0f} | 1× MNIST: {once:.0f} | {four / once:.2f} |"
         )
     return "\n".join([*lines, "", f"Measured on {speed['machine']}."])
 
