@@ -2,14 +2,17 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_digits, make_members, write_folder, write_tar
+from helpers import ROOT, make_digits, make_members, write_folder, write_tar
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from dataset import (
+    DEFAULT_DATA_DIR,
+    DOWNLOAD_DIR,
     MNIST,
     augment,
     data_loader,
@@ -109,6 +112,11 @@ def test_a_set_can_be_made_from_tensors(tar):
     made = MNIST((read.images, read.labels), transform=torch.neg)
     assert torch.equal(made[3][0], -read[3][0])
     assert made[3][1] == read[3][1]
+
+
+def test_data_is_looked_for_where_the_assignment_puts_it_and_else_beside_the_program():
+    assert Path("/data/MNIST_assignment") == DEFAULT_DATA_DIR
+    assert DOWNLOAD_DIR == ROOT / "data" / "MNIST_assignment"
 
 
 def test_one_split_is_found_without_the_other(tmp_path):
