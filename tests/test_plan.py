@@ -1,12 +1,16 @@
 """Which runs the report is made of: what its rows compare, and under which names."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from support.options import Settings
 from support.report.plan import (
     CHOICES,
+    FRESH,
     FRESH_ROWS,
     FRESH_SEEDS,
     LEARNING_RATES,
@@ -22,6 +26,7 @@ from support.report.plan import (
     TECHNIQUES,
     planned_runs,
 )
+from support.report.records import find_record
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +170,25 @@ def test_a_quick_look_trains_the_ablation_and_the_recipe_so_many_seeds_and_epoch
 def test_fewer_seeds_are_fewer_fresh_ones_too():
     fresh = {settings.seed for row, settings in planned_runs(3) if row.startswith("fresh ")}
     assert fresh == {10, 11, 12}
+
+
+def mixed_seeds(folder, plan):
+    """The fresh seeds of which not all records were made alike."""
+    made = {}
+    for row, settings in plan:
+        record = find_record(folder, settings) if row.startswith(FRESH) else None
+        if record:
+            how = record["processor"], record["versions"]["torch"], record["data"]
+            made.setdefault(settings.seed, []).append(how)
+    return [seed for seed, ways in made.items() if any(way != ways[0] for way in ways)]
+
+
+def test_all_rows_of_a_fresh_seed_were_trained_alike(plan, tmp_path):
+    """On the same kind of processor, by the same torch, on the same data."""
+    folder = ROOT / "results" / "report"
+    assert mixed_seeds(folder, plan) == []
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    path = tmp_path / "runs" / "lenet5-20-epochs-seed-10.json"
+    record = json.loads(path.read_text(encoding="utf-8")) | {"processor": "another"}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert mixed_seeds(tmp_path, plan) == [10]
