@@ -114,7 +114,7 @@ def contrast_to_ground(channels: list[Image.Image]) -> np.ndarray:
     [height, width], 0 to 255; what lies in the shade is brightened as its ground is."""
     if min(channels[0].size) >= 100:
         channels = [channel.filter(ImageFilter.BoxBlur(1)) for channel in channels]  # less noise
-    pixels = np.stack([np.asarray(channel, np.float32) for channel in channels])
+    pixels = np.stack(channels).astype(np.float32)
     border = np.concatenate(
         [pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1
     )
@@ -170,7 +170,7 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
     height, width = strokes.shape
     columns = np.arange(width)
-    thick = ndimage.maximum_filter1d(strokes, 3, axis=0)  # so that a line may bend slightly
+    thick = thicker(strokes, 1)  # so that a line may bend slightly
     found = np.zeros_like(strokes)
     strips = Image.fromarray(thick).convert("L").resize((STRIPS, height), Image.BOX)
     strips = np.asarray(strips) / 255  # how much of a row's piece is covered
@@ -186,6 +186,13 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     return found & thick
 
 
+def thicker(strokes: np.ndarray, by: int) -> np.ndarray:
+    """Strokes, bool [height, width], that reach so many pixels further up and down. (In place of a
+    maximum filter of scipy's, which takes 40 times as long.)"""
+    padded = np.pad(strokes, ((by, by), (0, 0)))
+    return np.any([padded[row : row + len(strokes)] for row in range(2 * by + 1)], axis=0)
+
+
 def choose_digit(
     contrast: np.ndarray, threshold: float, outside: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
@@ -195,14 +202,15 @@ def choose_digit(
     of the sheet, with the parts close to it. Strokes that are 4 pixels apart are connected.
     """
     strokes = contrast > threshold
-    labels, count = ndimage.label(ndimage.maximum_filter(strokes, 5), NEIGHBORS)
+    connected = thicker(thicker(strokes, 2).T, 2).T
+    labels, count = ndimage.label(connected, NEIGHBORS)
     marks = labels * strokes
     numbers = range(1, count + 1)
     boxes = ndimage.find_objects(labels)
     sides = marks[0], marks[-1], marks[:, 0], marks[:, -1], marks[outside]
     touched = np.sum([np.isin(numbers, side) for side in sides], axis=0)
     # The more sides a component touches, the more likely it is a table or a shadow.
-    weights = ndimage.sum_labels(contrast, labels, numbers) / 4.0**touched
+    weights = np.bincount(labels.ravel(), contrast.ravel())[1:] / 4.0**touched
     main = int(weights.argmax())
     y, x = boxes[main]
     tall, wide = y.stop - y.start, x.stop - x.start
