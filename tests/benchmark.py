@@ -556,7 +556,7 @@ def measure_predict() -> dict[str, float]:
     """Milliseconds of CPU that finding the digit takes a picture: 100 photographs of 480x480
     pixels, five of each kind of paper, and 20 of them enlarged to 12 megapixels."""
     kinds = [kind for name, kind in (GOOD | UNEVEN).items() if name not in SMALL]
-    digits = dataset.MNIST(dataset.find_splits()[0]).images
+    digits = dataset.MNIST(dataset.find_split("train")).images
     rng = np.random.default_rng(0)
 
     def milliseconds(paths: list[Path]) -> float:
