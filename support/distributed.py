@@ -6,6 +6,7 @@ import io
 import math
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -99,6 +100,9 @@ def process_group(device: torch.device) -> Iterator[None]:
             "the same command with --resume continues the run"
         ) from error
     finally:
+        # The group's threads may still have to free their last tensors, and a process that ends
+        # before they have is aborted ("terminate called"): give them a moment.
+        time.sleep(0.1)
         distributed.destroy_process_group()
 
 
