@@ -73,6 +73,7 @@ class MNIST(Dataset):
             self.images = torch.from_numpy(images).unsqueeze(1)
             self.labels = torch.from_numpy(labels)
         self.transform = transform
+        # What an index of any kind selects from; made once, since every batch asks.
         self.positions = torch.arange(len(self.labels), device=self.labels.device)
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ from support.distributed import (
 from support.evaluation import show_evaluation
 from support.files import RunError, run_program
 from support.muon import Muon
-from support.options import Settings, parse_arguments
+from support.options import Settings, option, parse_arguments
 from support.run_files import RunFiles
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images [B, 1, 28, 28], labels [B]
@@ -191,11 +191,11 @@ def make(registry: dict[str, Callable], name: str, *arguments: object, **options
     """Call the class or function that is registered under `name`, with those of the `options` that
     it has a parameter for. Raise RunError if another one of them is not at its default."""
     accepted = inspect.signature(registry[name]).parameters
-    for option, value in options.items():
-        if option not in accepted and value != getattr(Settings, option):
-            flag = f"--{option.replace('_', '-')} {value}"
-            raise RunError(f"{flag}: {name} has no parameter called {option}; leave it out")
-    taken = {option: value for option, value in options.items() if option in accepted}
+    for key, value in options.items():
+        if key not in accepted and value != getattr(Settings, key):
+            flag = f"{option(key)} {value}"
+            raise RunError(f"{flag}: {name} has no parameter called {key}; leave it out")
+    taken = {key: value for key, value in options.items() if key in accepted}
     return registry[name](*arguments, **taken)
 
 

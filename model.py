@@ -100,4 +100,9 @@ def count_parameters(model: nn.Module) -> int:
 
 
 MODELS = {"lenet5": LeNet5, "mlp": CustomMLP}
-MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}  # another network is called by its key
+MODEL_TITLES = {"lenet5": "LeNet-5", "mlp": "MLP"}
+
+
+def title_of(name: str) -> str:
+    """Return what figures and lines call a network: a title, or else its key in MODELS."""
+    return MODEL_TITLES.get(name, name)

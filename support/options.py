@@ -90,6 +90,11 @@ def changed_settings(saved: dict, settings: Settings) -> dict:
     }
 
 
+def option(name: str) -> str:
+    """Return how a setting is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
 # --- the command line -------------------------------------------------------------------------
 
 

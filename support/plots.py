@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from model import MODEL_TITLES
+from model import MODEL_TITLES, title_of
 from support.files import atomic_write
 from support.mnist_files import SIZE
 
@@ -52,7 +52,7 @@ def save_run_plot(path: Path, model: str, history: list[dict], watched: str, epo
         watched: what is tested after each epoch, "test" or "val".
         epochs: how many the run is to have.
     """
-    name = MODEL_TITLES.get(model, model)
+    name = title_of(model)
     title = (
         f"{name}: {SPLIT_TITLES[watched]} accuracy "
         f"{history[-1][f'{watched}_accuracy']:.2%} "

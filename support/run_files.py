@@ -11,11 +11,11 @@ from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import Dataset
 
-from model import MODEL_TITLES, count_parameters
+from model import count_parameters, title_of
 from support.checkpoint import TrainingState, load_checkpoint, misfit, write_checkpoint
 from support.distributed import device_name, from_main_process, is_main_process
 from support.files import RunError, atomic_write
-from support.options import Settings, changed_settings
+from support.options import Settings, changed_settings, option
 from support.plots import SPLIT_TITLES, save_run_plot
 from support.provenance import code_commit, fingerprint, package_versions, processor_name
 
@@ -38,7 +38,12 @@ class RunFiles:
         self.metrics = settings.results_dir / "metrics" / f"{settings.name}.json"
         self.plot = settings.results_dir / "plots" / f"{settings.name}.png"
         self.paths = (self.checkpoint, self.metrics, self.plot)
-        self.commit = code_commit()  # at the start: the code may change while it runs
+        self.made_by = {  # found at the start: the code may change while it runs
+            "versions": package_versions(),
+            "commit": code_commit(),
+            "device": device_name(device),
+            "processor": processor_name(),
+        }
         self.watched_title = SPLIT_TITLES[settings.watched]
         self.data = {"training": fingerprint(trn_set), self.watched_title: fingerprint(tst_set)}
         self.counts = f"{len(trn_set):,} training and {len(tst_set):,} {self.watched_title} images"
@@ -176,9 +181,9 @@ class RunFiles:
 
     def title_line(self, model: nn.Module) -> str:
         """Return what is printed before the first epoch."""
-        name = MODEL_TITLES.get(self.settings.model, self.settings.model)
-        parameters = f"{count_parameters(model):,} parameters"
-        return f"{name}, {parameters}, on {device_name(self.device)}: {self.counts}"
+        name = title_of(self.settings.model)
+        parameters, device = count_parameters(model), self.made_by["device"]
+        return f"{name}, {parameters:,} parameters, on {device}: {self.counts}"
 
     def epoch_line(self, entry: dict) -> str:
         """Return what is printed after an epoch, given its entry of the history."""
@@ -196,24 +201,16 @@ class RunFiles:
             "config": self.settings.plain(),
             "parameters": count_parameters(state.model),
             "history": state.history,
-            "versions": package_versions(),
-            "commit": self.commit,
-            "device": device_name(self.device),
-            "processor": processor_name(),
+            **self.made_by,
             "data": self.data,
         }
-
-
-def option(name: str) -> str:
-    """Return how a setting is written on the command line."""
-    return f"--{name.replace('_', '-')}"
 
 
 def is_whole(history: list[dict], epochs: int, watched: str) -> bool:
     """Return whether a history has all the numbers of each of its epochs."""
     names = ("train_loss", "train_accuracy", f"{watched}_loss", f"{watched}_accuracy")
-    return [entry["epoch"] for entry in history] == list(range(1, epochs + 1)) and all(
-        isinstance(entry[name], float | int)
+    return [entry.get("epoch") for entry in history] == list(range(1, epochs + 1)) and all(
+        isinstance(entry.get(name), float | int)
         for entry in history
         for name in (*names, "seconds", "lr")
     )

@@ -10,7 +10,7 @@ import sys
 import matplotlib
 import pytest
 import torch
-from helpers import ROOT, write_data
+from helpers import ROOT, make_digits, make_members, write_data, write_folder, write_tar
 
 from support import run_files
 from support.files import run_program
@@ -59,9 +59,38 @@ def data_dir(tiny_data, tmp_path):
 
 
 @pytest.fixture
+def digits():
+    """(uint8 [25, 28, 28], int64 [25])"""
+    return make_digits(25, seed=3)
+
+
+@pytest.fixture
+def tar(tmp_path, digits):
+    """A train.tar of these digits."""
+    return write_tar(tmp_path / "train.tar", make_members(*digits))
+
+
+@pytest.fixture
+def folder(tmp_path, digits):
+    """The same PNGs, extracted."""
+    return write_folder(tmp_path / "extracted", make_members(*digits)) / "train"
+
+
+@pytest.fixture
 def results(tmp_path):
     """Where `start` lets a run write."""
     return tmp_path / "results"
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The report's figures that would have been written: drawing a thing is fast, a PNG of it is
+    not."""
+    drawn = []
+    for module in ("curves", "figures"):
+        path = f"support.report.{module}.save_figure"
+        monkeypatch.setattr(path, lambda figure, path: drawn.append(figure))
+    return drawn
 
 
 @pytest.fixture

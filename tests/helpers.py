@@ -132,3 +132,7 @@ def assert_one_line(process, *parts, code=1):
     assert lines[0].startswith("error: ")
     for part in parts:
         assert part in lines[0]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]

@@ -424,7 +424,7 @@ def test_a_malformed_history_is_refused_and_nothing_rewritten(start, results, fi
     write_checkpoint(finished, checkpoint)
     before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
     process = start(*PLAIN, "--epochs", 2, "--resume", code=1)
-    assert process.stderr.startswith(f"error: {finished}: ")
+    assert process.stderr.startswith(f"error: {finished}: its history is damaged; ")
     assert {file: file.read_bytes() for file in before} == before
 
 

@@ -1,22 +1,10 @@
 """The curves of the report show the means of their runs, and say what they cut."""
 
 import pytest
-from helpers import make_runs
+from helpers import legend_of, make_runs
 from PIL import Image
 
 from support.report import curves
-
-
-@pytest.fixture
-def saved(monkeypatch):
-    """The figures that would have been written: drawing a thing is fast, a PNG of it is not."""
-    drawn = []
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_curves_are_means_of_each_networks_runs_with_bands_and_a_legend(saved):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_digits, make_members, write_folder, write_tar
+from helpers import ROOT, make_digits
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from dataset import (
@@ -22,21 +22,6 @@ from dataset import (
     split_validation,
 )
 from support.files import DataError
-
-
-@pytest.fixture
-def digits():
-    return make_digits(25, seed=3)
-
-
-@pytest.fixture
-def tar(tmp_path, digits):
-    return write_tar(tmp_path / "train.tar", make_members(*digits))
-
-
-@pytest.fixture
-def folder(tmp_path, digits):
-    return write_folder(tmp_path / "extracted", make_members(*digits)) / "train"
 
 
 @pytest.mark.parametrize("layout", ["tar", "folder"])

@@ -3,25 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from helpers import legend_of
 from matplotlib.colors import to_hex
 from torch.nn import functional as F
 
 from dataset import normalize
 from model import LeNet5
 from support.report import figures
-
-
-@pytest.fixture
-def saved(monkeypatch):
-    """The figures that would have been written: drawing a thing is fast, a PNG of it is not."""
-    drawn = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
 
 # --- the ablation -----------------------------------------------------------------------------
 

@@ -158,7 +158,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_run(tmp_path):
 def test_an_error_names_the_file_that_was_to_be_written(tmp_path, place):
     (tmp_path / "file").write_bytes(b"mine")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError) as caught, atomic_write(tmp_path / place):  # noqa: PT011
+    with pytest.raises(OSError, match=place) as caught, atomic_write(tmp_path / place):
         pass
     assert caught.value.filename == str(tmp_path / place)
     assert caught.value.strerror

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-from helpers import chunk, make_digits, make_members, png_of, to_png, write_folder, write_tar
+from helpers import chunk, make_digits, make_members, png_of, to_png, write_tar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -29,21 +29,6 @@ from support.mnist_files import decode_images, read_split, tar_members
 IMAGES, LABELS = make_digits(5, seed=4)
 MEMBERS = make_members(IMAGES, LABELS)
 PNG = to_png(IMAGES[0])
-
-
-@pytest.fixture
-def digits():
-    return make_digits(25, seed=3)
-
-
-@pytest.fixture
-def tar(tmp_path, digits):
-    return write_tar(tmp_path / "train.tar", make_members(*digits))
-
-
-@pytest.fixture
-def folder(tmp_path, digits):
-    return write_folder(tmp_path / "extracted", make_members(*digits)) / "train"
 
 
 def test_reads_every_filter_of_png_as_pillow_does(tmp_path):

@@ -17,12 +17,6 @@ from support.report.plan import TECHNIQUE_TITLES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-QUANTITIES = (
-    "train_loss",
-    "test_loss",
-    "train_accuracy",
-    "test_accuracy",
-)  # in order of the panels
 FRAME = "lightsteelblue"
 
 

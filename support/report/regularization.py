@@ -28,14 +28,12 @@ def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
     with 95% intervals, simultaneous over the pairs. An effect is significant when its interval
     excludes 0."""
     effects = []
-    for first, second in pairs:
-        differences = accuracies(first) - accuracies(second)
-        difference, half_width = paired_difference(
-            accuracies(first), accuracies(second), tests=len(pairs)
-        )
+    for runs, other_runs in pairs:
+        first, second = accuracies(runs), accuracies(other_runs)
+        difference, half_width = paired_difference(first, second, tests=len(pairs))
         effects.append(
             {
-                "differences": differences,
+                "differences": first - second,
                 "difference": difference,
                 "half_width": half_width,
                 "significant": abs(difference) > half_width,
