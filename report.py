@@ -12,6 +12,7 @@ last finished epoch. All numbers, tables and figures are made from the records a
 import argparse
 import contextlib
 import io
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,16 +29,9 @@ from support.distributed import is_first_of_torchrun, pick_device, set_up_cpu
 from support.files import RunError, atomic_write, run_program
 from support.options import Parser, Settings, add_folders
 from support.report import figures, regularization, tables
-from support.report.curves import save_curves
+from support.report.curves import save_accuracy, save_curves
 from support.report.page import write_page
-from support.report.plan import (
-    LONG_PLAIN,
-    RECIPE_ROW,
-    SEEDS,
-    SHORT_RECIPE,
-    Plan,
-    planned_runs,
-)
+from support.report.plan import CHOICES, FRESH_TITLES, RECIPE_ROW, SEEDS, Plan, planned_runs
 from support.report.records import (
     Records,
     confusions,
@@ -47,6 +41,7 @@ from support.report.records import (
     write_record,
 )
 from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
+from support.report.tables import fresh
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
@@ -112,48 +107,50 @@ def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> to
 
 
 def readme_tables(records: Records) -> dict[str, str]:
-    """Return the tables of README.md, as Markdown, by their marker. With --epochs, those on the
-    recipe, its controls and how it was chosen stay as committed: their runs are not made."""
-    made = {
+    """Return the tables of README.md, and the numbers in its sentences, as Markdown, by their
+    marker."""
+    return {
         "headline": tables.headline_table(records),
+        "questions": tables.questions_table(records),
         "epochs": tables.epochs_table(records),
         "models": tables.models_table(records),
-        "known": tables.known_table(records),
-        "differences": tables.differences_table(records),
         "hard": tables.hard_images_text(records),
         "ablation": regularization.ablation_table(records),
+        "recipe": regularization.recipe_table(records),
+        **tables.numbers(records),
+        **regularization.numbers(records),
     }
-    if SHORT_RECIPE in records:  # not with --epochs
-        made["control"] = regularization.control_table(records)
-        made["choices"] = regularization.choices_table(records)
-        made["recipe"] = regularization.recipe_table(records)
-    return made
 
 
-def engineering_tables(speed: dict) -> dict[str, str]:
-    """Return the tables of engineering.md, as Markdown, by their marker."""
-    return {
+def engineering_tables(records: Records, speed: dict) -> dict[str, str]:
+    """Return the tables of engineering.md, as Markdown, by their marker. With --epochs, those on
+    what was chosen stay as committed: these runs are not made."""
+    made = {
         "speed": speed_table(speed),
         "fast": fast_table(speed["fast"]),
         "torchrun": torchrun_table(speed["torchrun"]),
     }
+    if CHOICES.keys() <= records.keys():
+        made["learning-rates"] = regularization.learning_rates_table(records)
+        made["choices"] = regularization.choices_table(records)
+    return made
 
 
 def replace_tables(path: Path, made: dict[str, str]) -> str:
-    """Return the text of a file with each table between its markers, <!-- table NAME --> and
-    <!-- end NAME -->, made new.
+    """Return the text of a file with whatever stands between <!-- NAME --> and <!-- end NAME -->
+    made new: a table, or a number within a sentence.
 
     Raises:
-        RunError: the markers of a table are missing.
+        RunError: the markers of a table or a number are missing.
     """
     text = path.read_text(encoding="utf-8")
-    for name, table in made.items():
-        start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-        before, _, rest = text.partition(start)  # rest: "" where there is no start
-        _, found, after = rest.partition(end)
-        if not found:
-            raise RunError(f"{path.name}: has no {start} with {end}; put the two lines back")
-        text = f"{before}{start}\n{table}\n{end}{after}"
+    for name, content in made.items():
+        start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+        pieces = re.split(f"{start}.*?{end}", text, flags=re.DOTALL)
+        if len(pieces) == 1:
+            raise RunError(f"{path.name}: has no {start} with {end}; put them back")
+        padded = f"\n{content}\n" if "\n" in content else content
+        text = f"{start}{padded}{end}".join(pieces)
     return text
 
 
@@ -161,23 +158,25 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     """Draw every figure of README.md, and write the page to draw a digit on."""
     trn_set, tst_set = sets
     lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
-    plain = {lenet5: records["lenet5"], mlp: records["mlp"]}
+    plain = {lenet5: fresh(records, "lenet5"), mlp: fresh(records, "mlp")}
+    recipe = fresh(records, "recipe")
+    by_epoch = {title: fresh(records, row) for row, title in FRESH_TITLES.items()}
+    save_accuracy(folder / "accuracy.png", by_epoch)
     for row, title in (("lenet5", lenet5), ("mlp", mlp)):
-        save_curves(folder / f"{row}.png", f"{title}, plain", {title: records[row]})
-    save_curves(folder / "lenet5-mlp.png", f"{lenet5} and the {mlp}", plain)
+        save_curves(folder / f"{row}.png", f"{title}, plain", {title: fresh(records, row)})
     save_curves(
         folder / "regularized.png",
         f"{lenet5} with and without --regularize",
-        {lenet5: records[LONG_PLAIN], f"{lenet5}, --regularize": records[RECIPE_ROW]},
+        {lenet5: fresh(records, "lenet5-long"), f"{lenet5}, regularized": recipe},
         lowest_accuracy=97,
         lowest_loss=0.001,
-        no_aug_epochs=records[RECIPE_ROW][0]["config"]["no_aug_epochs"],
+        no_aug_epochs=recipe[0]["config"]["no_aug_epochs"],
     )
     effects, seeds = regularization.effects_of(records), len(records["lenet5"])
     figures.save_ablation(folder / "ablation.png", effects, seeds)
     errors = {title: confusions(runs) for title, runs in plain.items()}
     figures.save_confusions(folder / "confusions.png", errors)
-    misclassified = [record["misclassified"] for record in records[RECIPE_ROW]]
+    misclassified = [record["misclassified"] for record in recipe]
     figures.save_hard_digits(folder / "misclassified.png", tst_set.images, misclassified)
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     figures.save_augmented(folder / "augment.png", trn_set[firsts][0])
@@ -190,12 +189,11 @@ def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
     """Draw the figures into `folder`, and bring README.md and engineering.md up to date: in place,
     if `folder` is the committed one, else as copies in `folder`."""
     records = load_records(folder, runs)
-    records.setdefault(LONG_PLAIN, records["lenet5"])  # with --epochs, both are equally long
     draw_figures(folder, records, sets)
     target = ROOT if folder.resolve() == REPORT else folder
     for source, path, made in (
         (ROOT / "README.md", target / "README.md", readme_tables(records)),
-        (REPORT / "engineering.md", folder / "engineering.md", engineering_tables(speed)),
+        (REPORT / "engineering.md", folder / "engineering.md", engineering_tables(records, speed)),
     ):
         text = replace_tables(source, made)
         with atomic_write(path) as file:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 COLORS = {
     MODEL_TITLES["lenet5"]: "tab:blue",
     MODEL_TITLES["mlp"]: "tab:orange",
-    f"{MODEL_TITLES['lenet5']}, --regularize": "tab:green",
+    f"{MODEL_TITLES['lenet5']}, trained longer": "tab:cyan",
+    f"{MODEL_TITLES['lenet5']}, regularized": "tab:green",
+    f"{MODEL_TITLES['mlp']}, regularized": "tab:red",
 }
 GRAY = "0.6"  # of secondary elements
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}

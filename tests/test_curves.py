@@ -5,6 +5,7 @@ from helpers import legend_of, make_runs
 from PIL import Image
 
 from support.report import curves
+from support.report.plan import FRESH_TITLES
 
 
 def test_curves_are_means_of_each_networks_runs_with_bands_and_a_legend(saved):
@@ -104,3 +105,32 @@ def test_a_figure_is_written_as_a_png(tmp_path):
     curves.save_curves(tmp_path / "x.png", "", {"MLP": make_runs(epochs=2)})
     with Image.open(tmp_path / "x.png") as image:
         assert image.format == "PNG"
+
+
+def test_the_test_accuracy_of_all_networks_is_one_picture_with_each_ones_end(saved):
+    rows = {
+        title: make_runs((95 + place, 0.1 + place / 10), epochs=4 + place)
+        for place, title in enumerate(FRESH_TITLES.values())
+    }
+    curves.save_accuracy("x.png", rows, lowest=92)
+    [figure] = saved
+    [ax] = figure.axes
+    assert figure.get_suptitle() == "Test accuracy by epoch: mean ± 1 SD of 3 seeds"
+    assert ax.get_ylabel() == "test accuracy (%; axis starts at 92)"
+    assert ax.get_ylim()[0] == 92
+    assert legend_of(ax) == list(rows)
+    bands = ax.collections
+    for place, (line, end, band) in enumerate(
+        zip(ax.lines[::2], ax.lines[1::2], bands, strict=True)
+    ):
+        epochs = 4 + place
+        assert line.get_xdata().tolist() == list(range(1, epochs + 1))
+        assert line.get_ydata()[-2:].tolist() == pytest.approx([94 + place, 95 + place])
+        assert (end.get_xdata().tolist(), end.get_ydata().tolist()) == (
+            [epochs],
+            pytest.approx([95 + place]),
+        )
+        assert end.get_color() == line.get_color()
+        heights = [y for x, y in band.get_paths()[0].vertices if x == epochs]
+        assert max(heights) - min(heights) == pytest.approx(0.2 + place / 5)
+    assert len({line.get_color() for line in ax.lines}) == len(rows)

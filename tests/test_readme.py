@@ -1,7 +1,11 @@
-"""README's Python runs as it stands there, and its log is that of a run."""
+"""README's Python runs as it stands there, and its log and its settings are those of main.py.
+
+python -m tests.test_readme    trains LeNet-5 by default, and puts the log into README.md
+"""
 
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -12,8 +16,11 @@ from PIL import Image
 
 import dataset
 from model import MODELS
+from support.options import Settings, parse_arguments
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOG = re.compile("```text\n(.*?)\n```", re.DOTALL)
+HYPHEN = "\N{NON-BREAKING HYPHEN}"
 BLOCKS = re.findall("```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -90,14 +97,64 @@ def test_the_weights_of_a_checkpoint_can_be_read_and_exported(here, start):
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_lines_shown_are_those_of_the_reports_first_run():
-    path = ROOT / "results/report/runs/lenet5-20-epochs-seed-0.json"
-    history = json.loads(path.read_text(encoding="utf-8"))["history"]
-    for entry in (history[0], history[-1]):
-        line = (
-            f"    epoch {entry['epoch']:2}/20"
-            f"  train loss {entry['train_loss']:.4f}, accuracy {entry['train_accuracy']:.2%}"
-            f"  test loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}"
-            f"  {entry['seconds']:.1f} s\n"
-        )
-        assert line in README
+def test_the_loop_shown_is_mains():
+    source = " ".join((ROOT / "main.py").read_text(encoding="utf-8").split())
+    for part in ("for images, labels in trn_loader:", "trn_set.transform ="):
+        assert " ".join(block_with(part).split()) in source
+
+
+def test_the_settings_shown_are_those_of_main():
+    table = README[README.index("| setting |") :].split("\n\n")[0].replace(HYPHEN, "-")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    for column, settings in ((1, Settings()), (2, parse_arguments(["--regularize"])[1])):
+        shown = {row[0]: row[column] for row in rows[2:]}
+        augmented = "none"
+        if settings.augment:
+            augmented = f"all epochs but the last {settings.no_aug_epochs}"
+        weight_decay = f"{settings.weight_decay:.0e}".replace("e-0", "e-")
+        assert shown == {
+            "epochs": str(settings.epochs),
+            "batch size": str(settings.batch_size),
+            "optimizer": f"{settings.optimizer.upper()}, momentum {settings.momentum}",
+            "peak learning rate": str(settings.lr),
+            "schedule": {"onecycle": "one-cycle"}[settings.schedule],
+            "augmentation": augmented,
+            "weight decay": weight_decay if settings.weight_decay else "none",
+            "dropout, label smoothing, averaged weights": "none",
+        }
+        assert settings.dropout == settings.label_smoothing == settings.ema == 0
+
+
+# --- the log of Quick start -------------------------------------------------------------------
+
+
+def shown_lines(stdout):
+    """The first lines of a run of 20 epochs, its last, and its files, as README shows them."""
+    title, *epochs, checkpoint, metrics, plot = stdout.splitlines()
+    assert len(epochs) == 20
+    return [title, *epochs[:2], "...", epochs[-1], checkpoint, metrics, plot]
+
+
+@pytest.mark.slow
+def test_the_log_shown_is_that_of_a_default_run(start, tmp_path):
+    """Another processor, or another number of threads, gives other digits, but not by much."""
+    shown = LOG.search(README)[1].splitlines()
+    data = dataset.find_split("train").parent
+    stdout = start("--model", "lenet5", data=data).stdout
+    printed = shown_lines(stdout.replace(str(tmp_path / "results"), "results"))
+    numbers = re.compile(r"\d+\.\d+|\d+ threads?")
+    assert [numbers.sub("", line) for line in printed] == [numbers.sub("", line) for line in shown]
+    for line, expected in zip(printed, shown, strict=True):
+        for quantity, tolerance in (
+            (r"loss ([\d.]+)", {"rel": 0.4, "abs": 0.0005}),
+            (r"accuracy ([\d.]+)", {"abs": 0.4 if "20/20" in line else 6}),
+        ):
+            values, others = (map(float, re.findall(quantity, text)) for text in (line, expected))
+            assert list(values) == pytest.approx(list(others), **tolerance), line
+
+
+if __name__ == "__main__":
+    command = [sys.executable, "main.py", "--model", "lenet5"]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    log = "```text\n" + "\n".join(shown_lines(run.stdout)) + "\n```"
+    (ROOT / "README.md").write_text(LOG.sub(lambda _: log, README), encoding="utf-8")

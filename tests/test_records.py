@@ -172,11 +172,23 @@ def test_a_row_with_one_seed_stops_the_report(tmp_path):
     )
 
 
-def test_what_is_not_yet_reported_need_not_be_trained(tmp_path):
-    plan = planned("lenet5", 0, 1)
-    finish(tmp_path, *plan)
-    waiting = [*planned("fresh lenet5", 10), *planned("mlp-lr-0.1", 0)]
-    assert list(load_records(tmp_path, plan + waiting)) == ["lenet5"]
+def test_fresh_rows_have_seeds_of_their_own_that_are_cut_apart(tmp_path):
+    finished = [
+        *planned("lenet5", 0, 1, 2),
+        *planned("mlp", 0, 1, 2),
+        *planned("fresh lenet5", 10, 11, 12, 13),
+        *planned("fresh mlp", 10, 11, 13),
+    ]
+    finish(tmp_path, *finished)
+    records = load_records(tmp_path, [*finished, *planned("fresh mlp", 12)])
+    seeds = {row: [run["config"]["seed"] for run in runs] for row, runs in records.items()}
+    explored, fresh = [0, 1, 2], [10, 11, 13]
+    assert seeds == {
+        "lenet5": explored,
+        "mlp": explored,
+        "fresh lenet5": fresh,
+        "fresh mlp": fresh,
+    }
 
 
 # --- numbers ----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from support.report.plan import CHOICES, LONG_CHOICES, ROWS, TECHNIQUES
 from support.report.regularization import (
     ablation_table,
     choices_table,
-    control_table,
     effects_of,
+    learning_rates_table,
     recipe_table,
     verdict,
 )
@@ -37,9 +37,6 @@ def difference_cell(first, second, tests):
     """By how much the first (mean, deviation) is above the second, and its interval."""
     half = half_width(first, second, tests)
     return f"{first[0] - second[0]:+.2f}{NBSP}±{NBSP}{half:.2f}".replace("-", MINUS)
-
-
-LENET5_ROWS = [row for row in ROWS if row != "mlp"]
 
 
 def cells_of(line):
@@ -129,7 +126,7 @@ def test_every_row_of_the_ablation_has_its_own_numbers(records, ablation):
         *("all but augmentation", "all but dropout", "all but weight decay"),
         *("all but label smoothing", "all but averaged weights (EMA)"),
     )
-    for line, title, row in zip(lines[2:], titles, LENET5_ROWS, strict=True):
+    for line, title, row in zip(lines[2:], titles, ROWS, strict=True):
         test, loss, train = ablation[row]
         mark = f"{NBSP}†" if row in ("lenet5+label-smoothing", "lenet5+all") else ""
         assert cells_of(line)[:4] == [
@@ -145,7 +142,7 @@ def test_every_row_of_the_ablation_has_its_difference_among_ten_and_a_verdict(re
     pairs = {f"lenet5+{name}": (f"lenet5+{name}", "lenet5") for name in TECHNIQUES}
     pairs |= {f"lenet5+all-{name}": ("lenet5+all", f"lenet5+all-{name}") for name in TECHNIQUES}
     verdicts = {"lenet5+augment": "**helps**", "lenet5+dropout": "hurts"}
-    for line, row in zip(ablation_table(records).splitlines()[2:], LENET5_ROWS, strict=True):
+    for line, row in zip(ablation_table(records).splitlines()[2:], ROWS, strict=True):
         expected = ["", ""]
         if row in pairs:
             first, second = pairs[row]
@@ -154,28 +151,29 @@ def test_every_row_of_the_ablation_has_its_difference_among_ten_and_a_verdict(re
         assert cells_of(line)[4:] == expected, row
 
 
-def test_the_control_tables_margins_are_differences_and_its_corner_the_interaction():
-    short, long = (99.0, 0.03), (99.1, 0.05)
-    short_regularized, long_regularized = (99.3, 0.1), (99.7, 0.16)
-    records = {
-        "lenet5": make_runs(short, epochs=20),
-        "lenet5-long": make_runs(long, epochs=100),
-        "recipe-short": make_runs(short_regularized, epochs=20),
-        "recipe-all-augmented": make_runs(long_regularized, epochs=100),
-    }
+def test_readmes_sentences_have_what_each_technique_adds_alone(records, ablation):
+    plain = ablation["lenet5"][0]
+    for name, number in regularization.numbers(records).items():
+        assert number == difference_cell(ablation[f"lenet5+{name}"][0], plain, tests=10)
+    assert len(regularization.numbers(records)) == 3
 
-    def cell(first, second):
-        return difference_cell(first, second, tests=5)
 
-    assert control_table(records).splitlines() == [
-        "| test accuracy (%), 3 seeds | 20 epochs | 100 epochs | longer minus shorter |",
-        "|---|---:|---:|---:|",
-        f"| plain | {spread_cell(*short)} | {spread_cell(*long)} | {cell(long, short)} |",
-        f"| augmentation and weight decay | {spread_cell(*short_regularized)} "
-        f"| {spread_cell(*long_regularized)} | {cell(long_regularized, short_regularized)} |",
-        f"| regularized minus plain | {cell(short_regularized, short)} "
-        f"| {cell(long_regularized, long)} "
-        f"| {cell((0.4, 0.06), (0.1, 0.02))} |",  # of what length adds
+def test_both_networks_stand_side_by_side_at_each_learning_rate():
+    records = {}
+    for place, lr in enumerate((0.0125, 0.025, 0.05, 0.1, 0.2)):
+        records[f"lenet5-lr-{lr}"] = make_runs((98 + place / 10, 0.1), watched="val")
+        records[f"mlp-lr-{lr}"] = make_runs((97 + place / 10, 0.2), watched="val")
+    lines = learning_rates_table(records).splitlines()
+    assert lines[:2] == [
+        "| accuracy (%) on 10,000 held-out images, 3 seeds | LeNet-5 | MLP |",
+        "|---|---:|---:|",
+    ]
+    assert [cells_of(line) for line in lines[2:]] == [
+        ["peak learning rate 0.0125", spread_cell(98.0, 0.1), spread_cell(97.0, 0.2)],
+        ["peak learning rate 0.025", spread_cell(98.1, 0.1), spread_cell(97.1, 0.2)],
+        ["peak learning rate 0.05", spread_cell(98.2, 0.1), spread_cell(97.2, 0.2)],
+        ["peak learning rate 0.1", spread_cell(98.3, 0.1), spread_cell(97.3, 0.2)],
+        ["peak learning rate 0.2", spread_cell(98.4, 0.1), spread_cell(97.4, 0.2)],
     ]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from support.plots import draw_curves, save_figure
+from support.plots import COLORS, draw_curves, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +71,33 @@ def save_curves(
             line.set_label(f"{line.get_label()} (lowest: {depth})")
         if len(rows) > 1 or leaving:
             ax.legend(fontsize=8, loc="upper right" if is_loss else "lower right")
+    save_figure(figure, path)
+
+
+def save_accuracy(path: Path, rows: dict[str, list[dict]], lowest: float = 97) -> None:
+    """Draw the test accuracy of many runs of each row by epoch, in one panel: means over seeds,
+    with bands of one standard deviation to either side.
+
+    Args:
+        rows: the records of each curve, by its name.
+        lowest: where the axis starts (%).
+    """
+    [first, *_] = rows.values()
+    figure = new_figure(9, 4.5, f"Test accuracy by epoch: mean ± 1 SD of {len(first)} seeds")
+    ax = figure.subplots()
+    for name, records in rows.items():
+        histories = [record["history"] for record in records]
+        accuracy = [100 * entry["test_accuracy"] for entry in mean_history(histories)]
+        epochs = range(1, len(accuracy) + 1)
+        [line] = ax.plot(epochs, accuracy, color=COLORS[name], label=name)
+        ax.plot(epochs[-1], accuracy[-1], "o", color=line.get_color())
+        draw_band(ax, line, histories, "test_accuracy")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(f"test accuracy (%; axis starts at {lowest:g})")
+    ax.set_xlim(left=0)
+    ax.set_ylim(lowest, 99.8)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
     save_figure(figure, path)
 
 

@@ -26,6 +26,13 @@ FRESH_ROWS = {  # options of main.py, epochs
     "recipe": ("--model lenet5 --regularize", 100),
     "mlp-recipe": ("--model mlp --regularize", 100),
 }
+FRESH_TITLES = {
+    "mlp": "MLP",
+    "mlp-recipe": "MLP, regularized",
+    "lenet5": "LeNet-5",
+    "lenet5-long": "LeNet-5, trained longer",
+    "recipe": "LeNet-5, regularized",
+}
 
 
 class Question(NamedTuple):
@@ -75,7 +82,6 @@ TECHNIQUE_TITLES = {
 # The rows of the ablation: in their names, + adds a technique, and - leaves it out.
 ROWS = {
     "lenet5": "",
-    "mlp": "--model mlp",
     **{f"lenet5+{name}": flag for name, flag in TECHNIQUES.items()},
     "lenet5+all": " ".join(TECHNIQUES.values()),
     **{
@@ -87,27 +93,23 @@ ROWS = {
 }
 ROW_TITLES = {
     "lenet5": "LeNet-5, plain",
-    "mlp": "MLP, plain",
     **{f"lenet5+{name}": f"with {title}" for name, title in TECHNIQUE_TITLES.items()},
     "lenet5+all": "all five",
     **{f"lenet5+all-{name}": f"all but {title}" for name, title in TECHNIQUE_TITLES.items()},
 }
 
-# The recipe, --regularize, and its controls: what of its gain is length, what regularization?
-RECIPE_ROW, LONG_PLAIN, SHORT_RECIPE = "recipe", "lenet5-long", "recipe-short"
-SHORT_RECIPE_OPTIONS = "--regularize --no-aug-epochs 0"  # as it was trained, all augmented
-# And the recipe without one of its parts. (--regularize cannot be told not to augment, so the first
-# spells its settings out.)
-ALL_AUGMENTED = "recipe-all-augmented"
+# The recipe, --regularize, and the recipe without one of its parts. (--regularize cannot be told
+# not to augment, so that row spells its settings out.)
+RECIPE_ROW = "recipe"
 RECIPE_WITHOUT = {
     "recipe-augment": f"--weight-decay {RECIPE['weight_decay']}",
     "recipe-weight-decay": "--regularize --weight-decay 0",
-    ALL_AUGMENTED: "--regularize --no-aug-epochs 0",
+    "recipe-all-augmented": "--regularize --no-aug-epochs 0",
 }
 PART_TITLES = {
     "recipe-augment": "without augmentation",
     "recipe-weight-decay": "without weight decay",
-    ALL_AUGMENTED: "augmented in the last epochs, too",
+    "recipe-all-augmented": "augmented in the last epochs, too",
 }
 
 # The peak learning rate, the same grid for both networks, on images held out of the training set.
@@ -144,8 +146,6 @@ LONG_CHOICES = {
 
 # --- the runs ---------------------------------------------------------------------------------
 
-NOT_YET_REPORTED = {*LR_CHOICES, *(f"{FRESH}{row}" for row in FRESH_ROWS)}
-
 
 def planned_runs(
     seeds: int,
@@ -155,38 +155,30 @@ def planned_runs(
 ) -> Plan:
     """Return every run: its row, and its settings.
 
-    First the runs by which --regularize was chosen; then the ablation, seed by seed, so that
-    whatever is finished can be compared; then the recipe and its controls; last the fresh seeds.
+    First the runs on held-out images; then the ablation, seed by seed, so that whatever is finished
+    can be compared; then the recipe and its parts; last the fresh seeds.
 
     Args:
         seeds: so many of each row of the exploration; of the fresh ones, too, if it is not SEEDS.
-        epochs: of every run, in place of what is planned, and then only the ablation and the
-            recipe are made: short runs do not tell how long ones end.
+        epochs: of every run, in place of what is planned; then nothing is chosen, as short runs do
+            not tell how long ones end.
     """
     explored = range(seeds)
     fresh = FRESH_SEEDS if seeds == SEEDS else FRESH_SEEDS[:seeds]
     long = RECIPE["epochs"]
-    choosing = [
-        (row, f"{options} --validation {HELD_OUT}", length, seed)
-        for choices, length in ((LR_CHOICES, EPOCHS), (CHOICES, EPOCHS), (LONG_CHOICES, long))
-        for row, options in choices.items()
-        for seed in range(CHOICE_SEEDS)
-    ]
-    ablation = [(row, options, EPOCHS, seed) for seed in explored for row, options in ROWS.items()]
-    recipe = [(RECIPE_ROW, "--regularize", long, seed) for seed in explored]
-    controls = {
-        LONG_PLAIN: ("", long),
-        SHORT_RECIPE: (SHORT_RECIPE_OPTIONS, EPOCHS),
-        **{row: (options, long) for row, options in RECIPE_WITHOUT.items()},
-    }
-    planned = ablation + recipe
+    planned = []
     if not epochs:
-        planned = choosing + planned
-        for row, (options, length) in controls.items():
-            planned += [(row, options, length, seed) for seed in explored]
-        for seed in fresh:
-            for row, (options, length) in FRESH_ROWS.items():
-                planned.append((f"{FRESH}{row}", options, length, seed))
+        for choices, length in ((LR_CHOICES, EPOCHS), (CHOICES, EPOCHS), (LONG_CHOICES, long)):
+            for row, options in choices.items():
+                held_out = f"{options} --validation {HELD_OUT}"
+                planned += [(row, held_out, length, seed) for seed in range(CHOICE_SEEDS)]
+    for seed in explored:
+        planned += [(row, options, EPOCHS, seed) for row, options in ROWS.items()]
+    for row, options in ({RECIPE_ROW: "--regularize"} | RECIPE_WITHOUT).items():
+        planned += [(row, options, long, seed) for seed in explored]
+    for seed in fresh:
+        for row, (options, length) in FRESH_ROWS.items():
+            planned.append((f"{FRESH}{row}", options, length, seed))
 
     runs = []
     for row, options, length, seed in planned:

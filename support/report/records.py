@@ -12,7 +12,7 @@ import numpy as np
 
 from support.files import RunError, atomic_write
 from support.options import Settings, changed_settings
-from support.report.plan import CHOICES, LONG_CHOICES, NOT_YET_REPORTED, Plan
+from support.report.plan import CHOICES, FRESH, LONG_CHOICES, LR_CHOICES, Plan
 from support.run_files import is_whole
 
 TEST_IMAGES = 10_000
@@ -65,23 +65,27 @@ def check_record(record: dict, settings: Settings) -> None:
 
 
 def load_records(folder: Path, runs: Plan) -> Records:
-    """Return the records of those of `runs` that are finished and reported, by row and then by
-    seed.
+    """Return the records of those of `runs` that are finished, by row and then by seed.
 
-    Rows that are compared seed by seed are cut to the seeds that all of them have.
+    Rows that are compared seed by seed, those of the exploration and the fresh ones, are cut to the
+    seeds that all of them have.
 
     Raises:
         RunError: too few runs are finished, or a record is damaged.
     """
-    reported = [(row, settings) for row, settings in runs if row not in NOT_YET_REPORTED]
-    found: dict[str, dict[int, dict]] = {row: {} for row, _ in reported}
-    for row, settings in reported:
+    found: dict[str, dict[int, dict]] = {row: {} for row, _ in runs}
+    for row, settings in runs:
         if record := find_record(folder, settings):
             found[row][settings.seed] = record
-    compared = [row for row in found if row not in CHOICES | LONG_CHOICES]
-    everywhere = set.intersection(*(set(found[row]) for row in compared))
-    for row in compared:
-        found[row] = {seed: found[row][seed] for seed in everywhere}
+    fresh = {row for row in found if row.startswith(FRESH)}
+    explored = found.keys() - fresh - (LR_CHOICES | CHOICES | LONG_CHOICES).keys()
+    for compared in (fresh, explored):
+        for row in compared:
+            found[row] = {
+                seed: record
+                for seed, record in found[row].items()
+                if all(seed in found[other] for other in compared)
+            }
     for row, records in found.items():
         if len(records) < 2:
             raise RunError(f"{folder}: {row} has fewer than 2 seeds; run report.py to its end")

@@ -1,19 +1,16 @@
-"""The tables of README.md on regularization, as Markdown, made from records."""
-
-import numpy as np
+"""The tables on regularization, and on how its settings were chosen, as Markdown, made from
+records."""
 
 from support.report.plan import (
-    ALL_AUGMENTED,
     CHOICES,
     HELD_OUT,
+    LEARNING_RATES,
     LONG_CHOICES,
-    LONG_PLAIN,
     PART_TITLES,
     RECIPE_ROW,
     RECIPE_WITHOUT,
     ROW_TITLES,
     ROWS,
-    SHORT_RECIPE,
     TECHNIQUES,
 )
 from support.report.records import Records, accuracies, epochs_of, final_values
@@ -75,7 +72,7 @@ def smoothing_mark(runs: Runs) -> str:
 
 def ablation_table(records: Records) -> str:
     """Every row of LeNet-5 in the ablation, and what each technique adds."""
-    cells = dict.fromkeys([row for row in ROWS if row != "mlp"], " | ")
+    cells = dict.fromkeys(ROWS, " | ")
     cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
@@ -92,27 +89,26 @@ def ablation_table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def control_table(records: Records) -> str:
-    """Augmentation and weight decay against plain LeNet-5, short and long; unlike in --regularize,
-    all epochs are augmented. The last cell is the interaction: by how much more length helps with
-    regularization than without. The five differences are tested together."""
-    runs = records["lenet5"], records[LONG_PLAIN], records[SHORT_RECIPE], records[ALL_AUGMENTED]
-    short, long, short_regularized, long_regularized = (accuracies(row) for row in runs)
+def numbers(records: Records) -> dict[str, str]:
+    """The numbers in README's sentences on what a technique adds alone, by their marker."""
+    named = "augment", "label-smoothing", "weight-decay"
+    return {
+        effect["name"]: plus_minus(effect["difference"], effect["half_width"])
+        for effect in effects_of(records)
+        if effect["context"] == "alone" and effect["name"] in named
+    }
 
-    def difference(first: np.ndarray, second: np.ndarray) -> str:
-        return plus_minus(*paired_difference(first, second, tests=5))
 
-    interaction = difference(long_regularized - short_regularized, long - short)
+def learning_rates_table(records: Records) -> str:
+    """Both networks with the same peak learning rates, on held-out training images."""
+    seeds = len(records[f"lenet5-lr-{LEARNING_RATES[0]}"])
     lines = [
-        f"| test accuracy (%), {len(short)} seeds | {epochs_of(runs[0])} epochs "
-        f"| {epochs_of(runs[1])} epochs | longer minus shorter |",
-        "|---|---:|---:|---:|",
-        f"| plain | {spread(short)} | {spread(long)} | {difference(long, short)} |",
-        f"| augmentation and weight decay | {spread(short_regularized)} "
-        f"| {spread(long_regularized)} | {difference(long_regularized, short_regularized)} |",
-        f"| regularized minus plain | {difference(short_regularized, short)} "
-        f"| {difference(long_regularized, long)} | {interaction} |",
+        f"| accuracy (%) on {HELD_OUT:,} held-out images, {seeds} seeds | LeNet-5 | MLP |",
+        "|---|---:|---:|",
     ]
+    for lr in LEARNING_RATES:
+        lenet5, mlp = (spread(accuracies(records[f"{row}-lr-{lr}"])) for row in ("lenet5", "mlp"))
+        lines.append(f"| peak learning rate {lr} | {lenet5} | {mlp} |")
     return "\n".join(lines)
 
 

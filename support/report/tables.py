@@ -1,12 +1,14 @@
-"""The tables of README.md that compare the networks, and what it says on single errors, as
-Markdown, made from records."""
+"""The tables of README.md that compare the networks, and the numbers in its sentences, as Markdown,
+made from records."""
+
+import textwrap
 
 import numpy as np
 import torch
 from torch import nn
 
 from model import MODELS
-from support.report.plan import KNOWN_ACCURACY, KNOWN_MARGIN, LONG_PLAIN, RECIPE_ROW
+from support.report.plan import FRESH, FRESH_TITLES, KNOWN_ACCURACY, QUESTIONS, Question
 from support.report.records import (
     TEST_IMAGES,
     Records,
@@ -46,24 +48,92 @@ def interval(low: float, high: float) -> str:
     return f"{signed(low)}{NBSP}to{NBSP}{signed(high)}"
 
 
+def fresh(records: Records, row: str) -> list[dict]:
+    """The runs of a row on the fresh seeds."""
+    return records[f"{FRESH}{row}"]
+
+
 def headline_table(records: Records) -> str:
-    """The three networks."""
+    """The networks on the fresh seeds, and the LeNet-5 of 1998."""
     lines = [
-        "| network | parameters | epochs | test accuracy (%) | minutes on one thread |",
-        "|---|---:|---:|---:|---:|",
+        "| network | epochs | test accuracy (%) |",
+        "|---|---:|---:|",
+        f"| LeNet-5 of 1998 (LeCun et al.) | 20 | {KNOWN_ACCURACY} |",
     ]
-    for network, row in (
-        ("MLP", "mlp"),
-        ("LeNet-5", "lenet5"),
-        ("**LeNet-5, regularized**", RECIPE_ROW),
-    ):
-        runs = records[row]
-        minutes = [sum(entry["seconds"] for entry in run["history"]) / 60 for run in runs]
+    for row, title in FRESH_TITLES.items():
+        runs = fresh(records, row)
+        lines.append(f"| {title} | {epochs_of(runs)} | {spread(accuracies(runs))} |")
+    return "\n".join(lines)
+
+
+def difference(records: Records, question: Question) -> tuple[float, float]:
+    """The mean difference (points) that a question asks for, and the half-width of its interval."""
+    first, second = fresh(records, question.first), fresh(records, question.second)
+    return paired_difference(accuracies(first), accuracies(second), tests=len(QUESTIONS))
+
+
+def answer(records: Records, question: Question) -> str:
+    """Say "yes" if the interval lies above 0 (with a margin: above minus the margin), "no" if it
+    lies below, and else "unclear"."""
+    mean, half_width = difference(records, question)
+    bound = -(question.margin or 0)
+    if mean - half_width > bound:
+        return "yes"
+    return "no" if mean + half_width < bound else "unclear"
+
+
+def questions_table(records: Records) -> str:
+    """The planned questions, tested together, each with two intervals."""
+    lines = [
+        "| planned question | answer | difference (points) | over seeds | over seeds and images |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for question in QUESTIONS:
+        first, second = fresh(records, question.first), fresh(records, question.second)
+        mean, half = difference(records, question)
+        errors = error_matrix(second) - error_matrix(first)
+        low, high = (100 * bound for bound in crossed_bootstrap(errors, tests=len(QUESTIONS)))
+        text = question.text.replace("--", 2 * HYPHEN)
+        if question.margin:
+            text += f" (margin: {question.margin} points)"
         lines.append(
-            f"| {network} | {runs[0]['parameters']:,} | {epochs_of(runs)} "
-            f"| {spread(accuracies(runs))} | {np.median(minutes):.1f} |"
+            f"| {text} | {answer(records, question)} | {signed(mean)} "
+            f"| {interval(mean - half, mean + half)} | {interval(low, high)} |"
         )
     return "\n".join(lines)
+
+
+def known_gap(records: Records) -> tuple[float, float]:
+    """By how much plain LeNet-5 is more accurate than that of 1998 (points), and the half-width of
+    the interval."""
+    accuracy = accuracies(fresh(records, "lenet5")).mean()
+    gap, half_width = rate_difference(accuracy / 100, KNOWN_ACCURACY / 100, TEST_IMAGES)
+    return 100 * gap, 100 * half_width
+
+
+def numbers(records: Records) -> dict[str, str]:
+    """The numbers in README's sentences on the fresh seeds, by their marker."""
+    lenet5, mlp, long = (fresh(records, row) for row in ("lenet5", "mlp", "lenet5-long"))
+    gap, half_width = known_gap(records)
+    losses = np.mean([[entry["test_loss"] for entry in run["history"]] for run in mlp], axis=0)
+    trained, tested = accuracies(lenet5, "train").mean(), accuracies(lenet5).mean()
+    mlp_trained, mlp_tested = accuracies(mlp, "train").mean(), accuracies(mlp).mean()
+    return {
+        "seeds": f"{len(lenet5)}",
+        **{
+            f"{question.first}-minus-{question.second}": plus_minus(
+                *difference(records, question)
+            ).removeprefix("+")
+            for question in QUESTIONS
+        },
+        "known": interval(gap - half_width, gap + half_width),
+        "lowest-loss": f"{losses.min():.3f}",
+        "lowest-epoch": f"{1 + losses.argmin()}",
+        "last-loss": f"{losses[-1]:.3f}",
+        "long-loss": f"{final_values(long, 'loss').mean():.3f}",
+        "gap": f"{trained - tested:.2f}",
+        "mlp-gap": f"{mlp_trained - mlp_tested:.2f}",
+    }
 
 
 def count_multiply_adds(model: nn.Module) -> int:
@@ -83,7 +153,7 @@ def count_multiply_adds(model: nn.Module) -> int:
 
 def models_table(records: Records) -> str:
     """LeNet-5 and the MLP, trained alike, side by side."""
-    lenet5, mlp = records["lenet5"], records["mlp"]
+    lenet5, mlp = fresh(records, "lenet5"), fresh(records, "mlp")
     pairs = [
         (misclassified_images(first), misclassified_images(second))
         for first, second in zip(lenet5, mlp, strict=True)
@@ -91,15 +161,13 @@ def models_table(records: Records) -> str:
     only_lenet5 = np.mean([len(first - second) for first, second in pairs])
     only_mlp = np.mean([len(second - first) for first, second in pairs])
     rows = {
-        "parameters": [f"{runs[0]['parameters']:,}" for runs in (lenet5, mlp)],
+        "training accuracy (%)": [spread(accuracies(runs, "train")) for runs in (lenet5, mlp)],
+        "test loss": [spread(final_values(runs, "loss"), 3) for runs in (lenet5, mlp)],
+        "errors in 10,000": [f"{100 * (100 - accuracies(r).mean()):.0f}" for r in (lenet5, mlp)],
+        "of these, errors of this network only": [f"{only_lenet5:.0f}", f"{only_mlp:.0f}"],
         "multiply-adds per image": [
             f"{count_multiply_adds(MODELS[name]()):,}" for name in ("lenet5", "mlp")
         ],
-        "training accuracy (%)": [spread(accuracies(runs, "train")) for runs in (lenet5, mlp)],
-        "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
-        "test loss": [spread(final_values(runs, "loss"), 4) for runs in (lenet5, mlp)],
-        "errors in 10,000": [f"{100 * (100 - accuracies(r).mean()):.1f}" for r in (lenet5, mlp)],
-        "of these, errors of this network only": [f"{only_lenet5:.1f}", f"{only_mlp:.1f}"],
     }
     lines = [f"| {seeds_and_epochs(lenet5)} | LeNet-5 | MLP |", "|---|---:|---:|"]
     lines += [f"| {name} | {first} | {second} |" for name, (first, second) in rows.items()]
@@ -118,7 +186,7 @@ def epochs_table(records: Records) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for title, row in (("LeNet-5", "lenet5"), ("MLP", "mlp")):
-        histories = [run["history"] for run in records[row]]
+        histories = [run["history"] for run in fresh(records, row)]
         last = len(histories[0])
         for epoch in sorted({1, 2, 5, 10, 15, last} & set(range(1, last + 1))):
             entries = [history[epoch - 1] for history in histories]
@@ -128,62 +196,6 @@ def epochs_table(records: Records) -> str:
                 percents = 100 * np.array([entry[f"{split}_accuracy"] for entry in entries])
                 cells += [f"{losses.mean():.4f}", f"{percents.mean():.2f}"]
             lines.append(f"| {title} | {epoch} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def known_table(records: Records) -> str:
-    """Ours beside what LeCun et al. 1998 published, and whether plain LeNet-5 reaches it."""
-    plain = accuracies(records["lenet5"])
-    rows = [
-        ("LeNet-5, 1998", f"{KNOWN_ACCURACY}"),
-        ("**LeNet-5, here, plain**", spread(plain)),
-        ("LeNet-5, 1998, with distortions", "99.2"),
-        ("LeNet-4, 1998, boosted: the best of the paper", "99.3"),
-        (
-            "LeNet-5, here, with augmentation, 20 epochs",
-            spread(accuracies(records["lenet5+augment"])),
-        ),
-        ("**LeNet-5, here, regularized**", spread(accuracies(records[RECIPE_ROW]))),
-    ]
-    gap, half = (
-        100 * value
-        for value in rate_difference(plain.mean() / 100, KNOWN_ACCURACY / 100, TEST_IMAGES)
-    )
-    lines = ["| network | test accuracy (%) |", "|---|---:|"]
-    lines += [f"| {network} | {accuracy} |" for network, accuracy in rows]
-    margin = f"{MINUS}{KNOWN_MARGIN}, the planned margin"
-    test = (
-        f"Plain LeNet-5 differs from that of 1998 by {signed(gap)} points, with a 95% interval "
-        f"from {interval(gap - half, gap + half)}. "
-    )
-    if gap - half > -KNOWN_MARGIN:
-        test += f"All of it lies above {margin}: ours is not worse by as much."
-    else:
-        test += f"It does not lie above {margin}: ours may be worse by as much."
-    return "\n".join([*lines, "", test])
-
-
-def differences_table(records: Records) -> str:
-    """The headline differences, tested together, each with two intervals."""
-    lines = [
-        "| difference in test accuracy (points) | mean | over seeds | over seeds and images |",
-        "|---|---:|---:|---:|",
-    ]
-    differences = (
-        ("LeNet-5 minus MLP, both plain", "lenet5", "mlp"),
-        ("LeNet-5 regularized minus plain, equally long", RECIPE_ROW, LONG_PLAIN),
-    )
-    tests = len(differences)
-    for title, first, second in differences:
-        mean, half = paired_difference(
-            accuracies(records[first]), accuracies(records[second]), tests
-        )
-        errors = error_matrix(records[second]) - error_matrix(records[first])
-        low, high = (100 * bound for bound in crossed_bootstrap(errors, tests))
-        lines.append(
-            f"| {title} | {signed(mean)} | {interval(mean - half, mean + half)} "
-            f"| {interval(low, high)} |"
-        )
     return "\n".join(lines)
 
 
@@ -199,10 +211,10 @@ DOUBTFUL_LABELS = [
 def hard_images_text(records: Records) -> str:
     """How many test images are misclassified by how many of the recipe's networks, and how many of
     those have a doubtful label."""
-    runs = records[RECIPE_ROW]
+    runs = fresh(records, "recipe")
     times = error_matrix(runs).sum(axis=0)
     some, half, every = (times > 0), (2 * times >= len(runs)), (times == len(runs))
-    return (
+    text = (
         f"{some.sum()} images are misclassified by at least one of the {len(runs)} networks of "
         f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. These "
         f"{half.sum()} account for {times[half].sum() / times.sum():.0%} of all their errors. "
@@ -211,3 +223,4 @@ def hard_images_text(records: Records) -> str:
         f"{half[DOUBTFUL_LABELS].sum()} are among the {half.sum()}, and "
         f"{every[DOUBTFUL_LABELS].sum()} among the {every.sum()}."
     )
+    return textwrap.fill(text, 100)
