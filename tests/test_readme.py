@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -154,7 +155,9 @@ def test_the_log_shown_is_that_of_a_default_run(start, tmp_path):
 
 
 if __name__ == "__main__":
-    command = [sys.executable, "main.py", "--model", "lenet5"]
-    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    log = "```text\n" + "\n".join(shown_lines(run.stdout)) + "\n```"
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, "main.py", "--model", "lenet5", "--results-dir", results]
+        run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    lines = shown_lines(run.stdout.replace(results, "results"))
+    log = "```text\n" + "\n".join(lines) + "\n```"
     (ROOT / "README.md").write_text(LOG.sub(lambda _: log, README), encoding="utf-8")
