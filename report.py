@@ -163,11 +163,11 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     by_epoch = {title: fresh(records, row) for row, title in FRESH_TITLES.items()}
     save_accuracy(folder / "accuracy.png", by_epoch)
     for row, title in (("lenet5", lenet5), ("mlp", mlp)):
-        save_curves(folder / f"{row}.png", f"{title}, plain", {title: fresh(records, row)})
+        save_curves(folder / f"{row}.png", title, {title: fresh(records, row)})
     save_curves(
         folder / "regularized.png",
         f"{lenet5} with and without --regularize",
-        {lenet5: fresh(records, "lenet5-long"), f"{lenet5}, regularized": recipe},
+        {FRESH_TITLES[row]: fresh(records, row) for row in ("lenet5-long", "recipe")},
         lowest_accuracy=97,
         lowest_loss=0.001,
         no_aug_epochs=recipe[0]["config"]["no_aug_epochs"],

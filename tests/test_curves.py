@@ -13,7 +13,7 @@ def test_curves_are_means_of_each_networks_runs_with_bands_and_a_legend(saved):
     curves.save_curves("x.png", "Two networks", rows)
     [figure] = saved
     assert figure.get_suptitle() == (
-        "Two networks\n3 seeds, mean ± 1 SD; training: running mean over the epoch"
+        "Two networks\n3 seeds, mean ± 1 SD; training: mean over the epoch"
     )
     panels = {ax.get_title(): ax for ax in figure.axes}
     lenet5, mlp = panels["test accuracy"].lines

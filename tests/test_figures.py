@@ -105,8 +105,7 @@ def test_the_ablations_legend_tells_colors_and_fillings(ablation, effects):
 def test_the_ablations_axis_marks_no_effect_and_counts_points_and_images(ablation):
     assert any(list(line.get_xdata()) == [0, 0] for line in ablation.lines)
     assert ablation.get_xlabel() == (
-        "percentage points (2 seeds, paired), with 95% confidence intervals that hold for all 6 at "
-        "once"
+        "percentage points (2 seeds, paired), 95% intervals for all 6 at once"
     )
     [images] = ablation.child_axes
     assert images.get_xlabel() == "fewer errors in 10,000 test images"

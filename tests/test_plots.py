@@ -217,5 +217,5 @@ def test_digits_are_drawn_ten_in_a_row_each_below_its_text(saved, count):
 def test_a_plot_is_a_png_of_the_size_that_was_asked(tmp_path):
     save_run_plot(tmp_path / "plots/x.png", "lenet5", make_history(0.4), "test", epochs=1)
     with Image.open(tmp_path / "plots/x.png") as image:
-        assert (image.format, image.size) == ("PNG", (9 * 110, 6.5 * 110))
+        assert (image.format, image.size) == ("PNG", (7.5 * 110, 6 * 110))
         assert len(image.convert("RGB").getcolors(maxcolors=100_000)) > 10

@@ -35,8 +35,9 @@ def spread_cell(mean, deviation, digits=2):
 
 def difference_cell(first, second, tests):
     """By how much the first (mean, deviation) is above the second, and its interval."""
-    half = half_width(first, second, tests)
-    return f"{first[0] - second[0]:+.2f}{NBSP}±{NBSP}{half:.2f}".replace("-", MINUS)
+    half, difference = half_width(first, second, tests), first[0] - second[0]
+    bounds = f"{difference - half:+.2f}{NBSP}to{NBSP}{difference + half:+.2f}"
+    return f"{difference:+.2f}{NBSP}({bounds})".replace("-", MINUS)
 
 
 def cells_of(line):
@@ -117,7 +118,7 @@ def test_every_row_of_the_ablation_has_its_own_numbers(records, ablation):
     lines = ablation_table(records).splitlines()
     assert lines[:2] == [
         "| 3 seeds, 20 epochs | training accuracy (%) | test accuracy (%) | test loss "
-        "| difference (points) | the technique |",
+        "| difference (points), 95% interval | the technique |",
         "|---|---:|---:|---:|---:|---|",
     ]
     titles = (
@@ -231,8 +232,8 @@ def test_each_part_of_the_recipe_has_its_own_numbers_and_the_parts_are_tested_to
 
     differences = [difference_cell(recipe, part, tests=3) for part in parts.values()]
     assert recipe_table(records).splitlines() == [
-        "| 3 seeds, 100 epochs | test accuracy (%) | test loss | the recipe minus this (points) "
-        "| the part |",
+        "| 3 seeds, 100 epochs | test accuracy (%) | test loss "
+        "| the recipe minus this (points), 95% interval | the part |",
         "|---|---:|---:|---:|---|",
         f"| the recipe | {cells(99.6, 0.03, 0.01)} | | |",
         f"| without augmentation | {cells(99.3, 0.031, 0.02)} | {differences[0]} | **helps** |",

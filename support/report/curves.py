@@ -38,7 +38,7 @@ def save_curves(
     runs = {name: [record["history"] for record in records] for name, records in rows.items()}
     [first, *_] = runs.values()
     seeds, epochs = len(first), len(first[0])
-    title += f"\n{seeds} seeds, mean ± 1 SD; training: running mean over the epoch"
+    title += f"\n{seeds} seeds, mean ± 1 SD; training: mean over the epoch"
     means = {name: mean_history(histories) for name, histories in runs.items()}
     figure = draw_curves(title, means, "test", epochs)
     figure.subplots_adjust(left=0.11, wspace=0.31, top=0.87)  # room for the longer labels
@@ -83,7 +83,7 @@ def save_accuracy(path: Path, rows: dict[str, list[dict]], lowest: float = 97) -
         lowest: where the axis starts (%).
     """
     [first, *_] = rows.values()
-    figure = new_figure(9, 4.5, f"Test accuracy by epoch: mean ± 1 SD of {len(first)} seeds")
+    figure = new_figure(7.5, 4.5, f"Test accuracy by epoch: mean ± 1 SD of {len(first)} seeds")
     ax = figure.subplots()
     for name, records in rows.items():
         histories = [record["history"] for record in records]

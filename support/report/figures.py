@@ -28,7 +28,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
             seeds (points), their mean "difference", the "half_width" of its 95% interval, and
             whether it is "significant", that is, whether the interval excludes 0.
     """
-    figure = new_figure(9, 5, "What each technique adds to LeNet-5's test accuracy")
+    figure = new_figure(7.5, 5, "What each technique adds to LeNet-5's test accuracy")
     ax = figure.subplots()
     alone = [effect for effect in effects if effect["context"] == "alone"]
     order = sorted(alone, key=lambda effect: effect["difference"])
@@ -59,8 +59,7 @@ def save_ablation(path: Path, effects: list[dict], seeds: int) -> None:
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(list(places.values()), [TECHNIQUE_TITLES[name] for name in places])
     ax.set_xlabel(
-        f"percentage points ({seeds} seeds, paired), with 95% confidence intervals "
-        f"that hold for all {len(effects)} at once"
+        f"percentage points ({seeds} seeds, paired), 95% intervals for all {len(effects)} at once"
     )
     images = ax.secondary_xaxis("top", functions=(lambda x: 100 * x, lambda x: x / 100))
     images.set_xlabel("fewer errors in 10,000 test images")

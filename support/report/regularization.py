@@ -15,7 +15,7 @@ from support.report.plan import (
 )
 from support.report.records import Records, accuracies, epochs_of, final_values
 from support.report.stats import paired_difference
-from support.report.tables import HYPHEN, NBSP, plus_minus, seeds_and_epochs, spread
+from support.report.tables import HYPHEN, NBSP, seeds_and_epochs, spread, with_interval
 
 Runs = list[dict]  # the records of a row, one per seed
 
@@ -61,7 +61,7 @@ def verdict(difference: float, significant: bool) -> str:
 
 def effect_cells(effect: dict) -> str:
     """Two cells: the difference with its interval, and the verdict."""
-    difference = plus_minus(effect["difference"], effect["half_width"])
+    difference = with_interval(effect["difference"], effect["half_width"])
     return f"{difference} | {verdict(effect['difference'], effect['significant'])}"
 
 
@@ -76,7 +76,7 @@ def ablation_table(records: Records) -> str:
     cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
-        "| test loss | difference (points) | the technique |",
+        "| test loss | difference (points), 95% interval | the technique |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for row, effect in cells.items():
@@ -93,7 +93,7 @@ def numbers(records: Records) -> dict[str, str]:
     """The numbers in README's sentences on what a technique adds alone, by their marker."""
     named = "augment", "label-smoothing", "weight-decay"
     return {
-        effect["name"]: plus_minus(effect["difference"], effect["half_width"])
+        effect["name"]: with_interval(effect["difference"], effect["half_width"])
         for effect in effects_of(records)
         if effect["context"] == "alone" and effect["name"] in named
     }
@@ -137,7 +137,7 @@ def recipe_table(records: Records) -> str:
     effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
     lines = [
         f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
-        "| the recipe minus this (points) | the part |",
+        "| the recipe minus this (points), 95% interval | the part |",
         "|---|---:|---:|---:|---|",
         f"| the recipe | {spread(accuracies(recipe))} "
         f"| {spread(final_values(recipe, 'loss'), 4)} | | |",
