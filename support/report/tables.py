@@ -59,11 +59,11 @@ def headline_table(records: Records) -> str:
     lines = [
         "| network | epochs | test accuracy (%) |",
         "|---|---:|---:|",
-        f"| LeNet-5 of 1998 (LeCun et al.) | 20 | {KNOWN_ACCURACY} |",
     ]
     for row, title in FRESH_TITLES.items():
         runs = fresh(records, row)
         lines.append(f"| {title} | {epochs_of(runs)} | {spread(accuracies(runs))} |")
+    lines.append(f"| LeNet-5 of 1998 (LeCun et al.) | 20 | {KNOWN_ACCURACY} |")
     return "\n".join(lines)
 
 
