@@ -159,11 +159,13 @@ def start(data_dir, tmp_path, capsys):
 def run_here(program, command, capsys):
     """What a user sees of `python PROGRAM.py COMMAND`, found without a process of its own."""
     module = importlib.import_module(program)
-    entry = module.command if program == "main" else module.report
     capsys.readouterr()
     code = 0
     try:
-        run_program(lambda: entry(command), resume_hint="the same command with --resume")
+        if program == "main":
+            module.main(command)
+        else:
+            run_program(lambda: module.report(command), resume_hint="the same command")
     except SystemExit as exit_:
         code = exit_.code or 0
     stdout, stderr = capsys.readouterr()

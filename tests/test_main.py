@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 import main
-from dataset import MNIST, data_loader, find_split
+from dataset import AUGMENTATIONS, MNIST, data_loader, find_split
 from model import CustomMLP, LeNet5
 from support.checkpoint import load_model
 from support.muon import Muon
@@ -111,7 +111,7 @@ def test_training_takes_the_steps_of_plain_sgd(digits):
 
 
 def test_testing_changes_nothing(digits):
-    model, _ = model_and_optimizer(LeNet5, lr=0.1)
+    model = nn.Sequential(LeNet5(), nn.BatchNorm1d(10))  # which changes in training mode
     before = {name: value.clone() for name, value in model.state_dict().items()}
     main.test(model, batches_of(digits, 64), CPU, nn.CrossEntropyLoss())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -345,8 +345,13 @@ def test_training_images_are_augmented_but_for_the_last_epochs(
         indices = [*chain.from_iterable(indices_of(epoch.batches, images))]
         assert (set(indices) == {None}) if changed else (sorted(indices) == list(range(200)))
         assert len(indices) == 200
-    means = [epoch.batches[0][0].mean().item() for epoch in epochs]
-    assert len(set(means)) == 3, "augmented anew in each epoch"
+
+
+def test_every_batch_of_every_epoch_is_augmented_by_draws_of_its_own(epochs_of, monkeypatch):
+    monkeypatch.setitem(AUGMENTATIONS, "gray", lambda images: 0 * images + torch.rand(()))
+    epochs = epochs_of("--epochs", 3, "--batch-size", 64, "--augment", "gray")
+    draws = [images.unique().item() for epoch in epochs for images, _ in epoch.batches]
+    assert len(set(draws)) == 12
 
 
 @pytest.mark.parametrize("arguments", [[], ["--validation", 40]])

@@ -176,9 +176,18 @@ def flip_a_pixel(content):
     return bytes(damaged)
 
 
+def fail():
+    pytest.fail("code in the cache was run")
+
+
+class Harmful:
+    def __reduce__(self):
+        return fail, ()
+
+
 def replace_with_code(content):
     file = io.BytesIO()
-    np.savez(file, images=np.array([print]), labels=np.array([1]))
+    np.savez(file, images=np.array([Harmful()]), labels=np.array([1]))
     return file.getvalue()
 
 

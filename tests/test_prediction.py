@@ -261,7 +261,7 @@ def test_what_is_no_digit_is_not_seen(tmp_path, name):
     if name in ("rules", "squares"):
         pixels[15::40] = pixels[16::40] = np.minimum(pixels[15::40], 90)
     if name == "squares":
-        pixels[:, 15::40] = np.minimum(pixels[:, 15::40], 90)
+        pixels[:, 15::40] = pixels[:, 16::40] = np.minimum(pixels[:, 15::40], 90)
     if name == "shadow":
         pixels[:, 100:] //= 2
     if name == "table":
@@ -375,12 +375,13 @@ def channels_of(*arrays):
 
 
 def test_16_bits_are_scaled_to_the_picture_s_range(tmp_path):
-    values = np.array([[1000, 1510], [2020, 2530]], np.uint16)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    channels = read_channels(tmp_path / "deep.png")
-    assert len(channels) == 3
-    for channel in channels:
-        assert np.array_equal(np.asarray(channel), [[0, 85], [170, 255]])
+    values = np.array([[1000, 1510], [2020, 2530]])
+    for kind, name in ((np.uint16, "deep.png"), (np.float32, "deep.tiff")):
+        Image.fromarray(values.astype(kind)).save(tmp_path / name)
+        channels = read_channels(tmp_path / name)
+        assert len(channels) == 3
+        for channel in channels:
+            assert np.array_equal(np.asarray(channel), [[0, 85], [170, 255]])
     Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(tmp_path / "flat.tiff")
     assert np.asarray(read_channels(tmp_path / "flat.tiff")[0]).max() == 0
 

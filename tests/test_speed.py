@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.files import RunError
-from support.report.speed import PARTS, fast_table, load_speeds, speed_table, torchrun_table
+from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
 
 SPEED = {
     "machine": "a machine",
@@ -89,7 +89,7 @@ def test_speeds_are_read_as_they_were_measured(tmp_path):
     assert load_speeds(tmp_path / "speed.json") == SPEED
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["epoch", "start", "memory", "scaling", "fast", "torchrun"])
 def test_a_part_that_was_not_measured_is_named(tmp_path, part):
     path = tmp_path / "speed.json"
     path.write_text(json.dumps({name: SPEED[name] for name in SPEED if name != part}))
