@@ -1,6 +1,7 @@
 """The command line: wrong usage is refused in one line, and --help tells all."""
 
 import re
+from argparse import SUPPRESS
 
 import pytest
 from helpers import assert_one_line
@@ -78,7 +79,7 @@ def test_help_shows_every_option_with_its_default(start):
     for action in make_parser({})._actions:
         option = action.option_strings[-1]
         [shown] = re.findall(rf"^  (?:-h, )?{option}\b(?:.|\n(?!  -))*", out, re.MULTILINE)
-        if "%(default)s" in action.help:
+        if "%(default)s" in action.help or action.default not in (None, False, 0, SUPPRESS):
             assert f"({action.default})" in " ".join(shown.split())
 
 

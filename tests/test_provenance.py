@@ -21,7 +21,9 @@ def test_the_fingerprint_of_a_transposed_set_is_that_of_its_copy():
 
 def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, monkeypatch):
     def git(*arguments):
-        done = subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+        who = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+        command = ["git", *who, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
         return done.stdout.decode().strip()
 
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
@@ -29,8 +31,8 @@ def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, mo
     git("init", "--quiet")
     (tmp_path / "file").write_text("one")
     git("add", "file")
-    git("-c", "user.name=n", "-c", "user.email=e@example.com", "commit", "--quiet", "-m", "one")
-    git("tag", "v1")
+    git("commit", "--quiet", "-m", "one")
+    git("tag", "-a", "v1", "-m", "one")
     assert code_commit() == git("rev-parse", "HEAD")
     (tmp_path / "file").write_text("two")
     assert code_commit() == git("rev-parse", "HEAD") + "-dirty"
