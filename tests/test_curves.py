@@ -93,7 +93,7 @@ def test_the_epochs_without_augmentation_are_shaded(saved):
 
 
 def test_the_curves_of_one_epoch_can_be_seen(saved):
-    curves.save_curves("x.png", "", {"LeNet-5": make_runs(loss=(0.2, 0.1), epochs=1)})
+    curves.save_curves("x.png", "", {"LeNet-5": make_runs((60, 1), (0.2, 0.1), epochs=1)})
     for ax in saved[0].axes:
         [line] = ax.lines
         assert line.get_marker() == "o"  # a line of one point has no length
