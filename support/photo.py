@@ -8,27 +8,28 @@ import contextlib
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from support.files import DataError
-from support.sheets import find_sheets
 
 LONGEST = 1000  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: the least contrast of a digit
-CELLS = 64  # the ground is estimated on a copy whose longer side has so many pixels
-STRIPS = 32  # columns of a copy in which printed lines are looked for
+CELLS = 32  # columns of the copy on which the ground is estimated, printed lines are looked for
+SHEET_CELLS = 128  # columns of the copy on which sheets are looked for
+EDGE = 16  # of 255: the least difference between two cells that makes an edge
 CUT_OFF = "it is cut off by the border"
-NEIGHBORS = np.ones((3, 3))  # pixels that touch at a corner are connected, too
 
 
-def read_channels(path: Path) -> list[Image.Image]:
-    """The channels of an image of any kind, 8 bits each, upright, at full resolution.
+def read_image(path: Path) -> Image.Image:
+    """An image of any kind, 8 bits a channel, upright: mode L, RGB, or RGBX.
 
-    What is transparent counts as white, and opacity as one more channel: so a white digit on a
+    What is transparent counts as white, and opacity as a fourth channel, X: so a white digit on a
     transparent ground is seen as well.
 
     Raises:
@@ -47,12 +48,11 @@ def read_channels(path: Path) -> list[Image.Image]:
             values = np.asarray(image, np.float32)
             values = 255 * (values - values.min()) / max(np.ptp(values), 1)
             image = Image.fromarray(values.astype(np.uint8))
-        channels = []
         if image.has_transparency_data:
             image = image.convert("RGBA")
-            channels = [image.getchannel("A")]
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return [*channels, *image.convert("RGB").split()]
+            on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return Image.merge("RGBX", [*on_white.split()[:3], image.getchannel("A")])
+        return image if image.mode in ("L", "RGB") else image.convert("RGB")
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: is not an image that Pillow can read; name another") from error
     except Exception as error:  # Pillow meets a malformed image with errors of many types
@@ -60,7 +60,7 @@ def read_channels(path: Path) -> list[Image.Image]:
         raise DataError(f"{path}: cannot be read ({reason}); name another") from error
 
 
-def find_ink(channels: list[Image.Image]) -> tuple[np.ndarray, list[str]]:
+def find_ink(image: Image.Image) -> tuple[np.ndarray, list[str]]:
     """The digit on a sheet of paper in the picture, or else in the whole picture.
 
     Returns:
@@ -69,100 +69,120 @@ def find_ink(channels: list[Image.Image]) -> tuple[np.ndarray, list[str]]:
     Raises:
         DataError: nothing stands out.
     """
-    for sheet, inside in find_sheets(channels):
+    for sheet in find_sheets(image):
         with contextlib.suppress(DataError):  # nothing is written on it
-            ink, doubts = find_ink_within(sheet, inside)
+            ink, doubts = find_ink_within(sheet)
             if CUT_OFF not in doubts:
                 return ink, doubts
-    return find_ink_within(channels, Image.new("L", channels[0].size, 255))
+    return find_ink_within(image)
 
 
-def find_ink_within(
-    channels: list[Image.Image], inside: Image.Image, box: tuple[int, ...] | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """The digit within `box` (left, top, right, bottom; default: the whole picture), as `find_ink`
-    returns it. `inside`: a mask; a digit that reaches beyond it is cut off."""
-    left, top, right, bottom = box or (0, 0, *channels[0].size)
-    factor = max(1, math.ceil(max(right - left, bottom - top) / LONGEST))
-    *reduced, inside_here = (
-        channel.reduce(factor, (left, top, right, bottom)) for channel in [*channels, inside]
-    )
-    contrast = without_rules(contrast_to_ground(reduced))
+def find_sheets(image: Image.Image) -> Iterator[Image.Image]:
+    """Whatever may be a sheet of paper, or a card, on a table: what lies between its corners.
+
+    A sheet is an even region of the picture that nearly fills a quadrilateral. All even regions
+    that do not reach the sides are tried together first: the lit and the shaded part.
+    """
+    scale = min(1, SHEET_CELLS / max(image.size))
+    size = [max(1, round(scale * side)) for side in image.size]
+    if min(size) < 8:
+        return
+    cells = np.stack(image.resize(size, Image.BOX, reducing_gap=2).split())
+    # What is less than 3 cells thick vanishes, as rules do; a frame does not: it goes on outside.
+    cells = np.pad(cells, ((0, 0), (2, 2), (2, 2)), "edge")
+    cells = ndimage.grey_opening(ndimage.grey_closing(cells, (1, 3, 3)), (1, 3, 3))[:, 2:-2, 2:-2]
+    edges = ndimage.morphological_gradient(cells, (1, 3, 3)).max(axis=0)
+    labels, _ = ndimage.label(edges < EDGE)
+    areas = np.bincount(labels.ravel())
+    large = 1 + np.argsort(-areas[1:])  # the largest first
+    large = large[areas[large] > 0.02 * labels.size]
+    inner = np.setdiff1d(large, [*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]])
+    regions = [np.isin(labels, inner), *(labels == label for label in large)]
+    for region in regions:
+        # What holds all four corners is the table, or a picture without one.
+        if region.mean() < 0.1 or region[[0, 0, -1, -1], [0, -1, 0, -1]].all():
+            continue
+        y, x = points = np.argwhere(region).T
+        ends = (y + x).argmin(), (y - x).argmax(), (y + x).argmax(), (y - x).argmin()
+        corners = points.T[[*ends]]  # upper left, lower left, lower right, upper right
+        area = np.linalg.det(corners[2:] - corners[:2]) / 2  # half the diagonals' cross product
+        hull = ConvexHull(points.T)
+        if region.sum() > 0.7 * hull.volume and area > 0.88 * hull.volume:
+            yield flattened(image, (corners + 0.5) / region.shape)
+
+
+def flattened(image: Image.Image, corners: np.ndarray) -> Image.Image:
+    """What lies between four corners (row, column; each a share of the picture), as a rectangle."""
+    image = image.reduce(max(1, max(image.size) // (2 * LONGEST)))
+    corners = corners[:, ::-1] * image.size
+    sides = np.hypot(*(corners - np.roll(corners, 1, axis=0)).T)
+    size = [round(side) for side in sides.reshape(2, 2).max(axis=0)]  # the longer of two opposite
+    return image.transform(size, Image.Transform.QUAD, corners.ravel(), Image.BILINEAR)
+
+
+def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
+    """The digit in the whole picture, as `find_ink` returns it."""
+    factor = max(1, math.ceil(max(image.size) / LONGEST))
+    contrast = without_rules(contrast_to_ground(image.reduce(factor)))
     strongest = contrast.max()
     if strongest < FAINTEST:
         raise DataError("no digit stands out from its background")
-    digit, doubts = choose_digit(contrast, strongest / 4, np.asarray(inside_here) < 255)
+    digit, doubts = choose_digit(contrast, strongest / 4)
 
     [(rows, columns)] = ndimage.find_objects(digit.astype(np.uint8))
     side = max(rows.stop - rows.start, columns.stop - columns.start)
     if factor > 1 and side < 80:  # too small here: look again, closer, with as much around it
-        closer = (
-            max(left, left + factor * (columns.start - side)),
-            max(top, top + factor * (rows.start - side)),
-            min(right, left + factor * (columns.stop + side)),
-            min(bottom, top + factor * (rows.stop + side)),
-        )
-        ink, more = find_ink_within(channels, inside, closer)
+        start = factor * (np.array([columns.start, rows.start]) - side)
+        stop = factor * (np.array([columns.stop, rows.stop]) + side)
+        closer = *start.clip(0), *stop.clip(max=image.size)
+        ink, more = find_ink_within(image.crop(closer))
         return ink, doubts + more
     within = contrast[digit]
     full = np.median(within[within > within.max() / 2])
     return np.where(digit, (contrast - full / 4) / (full - full / 4), 0).clip(0, 1), doubts
 
 
-def contrast_to_ground(channels: list[Image.Image]) -> np.ndarray:
+def contrast_to_ground(image: Image.Image) -> np.ndarray:
     """How much each pixel differs from its ground in the channel where it differs most: float32
     [height, width], 0 to 255; what lies in the shade is brightened as its ground is."""
-    if min(channels[0].size) >= 100:
-        channels = [channel.filter(ImageFilter.BoxBlur(1)) for channel in channels]  # less noise
-    pixels = np.stack(channels).astype(np.float32)
-    border = np.concatenate(
-        [pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1
-    )
-    even = np.median(border, axis=1)[:, None, None]
-    distance = np.abs(border - even[:, :, 0]).max(axis=0)
-    if (distance < FAINTEST / 2).mean() > 0.85:
-        return np.abs(pixels - even).max(axis=0)  # evenly lit: one background for the picture
-
-    low, high = np.stack([local_ground(channel) for channel in channels], axis=1)
-    contrast = np.maximum(pixels - high, low - pixels).max(axis=0).clip(0)
-    light = 16 + low.mean(axis=0)  # 16: black ground says little about the light
-    return contrast * np.median(light) / light
+    if min(image.size) >= 100:
+        image = image.filter(ImageFilter.BoxBlur(1))  # less noise
+    pixels = np.atleast_3d(np.asarray(image))
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    even = np.median(border, axis=0).astype(int)
+    distance = np.abs(border - even).max(axis=1)
+    if (distance < FAINTEST / 2).mean() > 0.85:  # evenly lit: one background for the picture
+        low = high = Image.new(image.mode, image.size, tuple(even.tolist()))
+    else:
+        low, high = local_ground(image)
+    contrast = ImageChops.lighter(ImageChops.subtract(image, high), ImageChops.subtract(low, image))
+    light = 16 + np.asarray(low.convert("L"), np.float32)  # 16: black says little about the light
+    return np.stack(contrast.split()).max(axis=0) * light.mean() / light
 
 
-def local_ground(channel: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The darkest and the brightest that the ground may be at each pixel, float32 [height, width].
+def local_ground(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The darkest and the brightest that the ground may be at each pixel, as images.
 
     The ground is the median of a neighborhood half as wide as the picture: strokes do not fill it,
     and it keeps the straight edge of a shadow. Beside such an edge dark and bright differ, and only
-    what is darker or brighter than both counts as ink. A median here is the lowest gray level, in
-    steps of 3, that at least half of the window's pixels do not exceed.
+    what is darker or brighter than both counts as ink.
     """
-    scale = min(1, CELLS / max(channel.size))
-    width, height = (max(1, round(scale * side)) for side in channel.size)
-    small = np.asarray(channel.resize((width, height), Image.Resampling.BOX))
-    levels = np.arange(0, 255, 3)
-    below = (small <= levels[:, None, None]).astype(np.float32)
-    window = 1 + 2 * (min(width, height) // 4)
-    share = ndimage.uniform_filter(below, (0, window, window), mode="nearest")
-    ground = 3 * (share < 0.5).sum(axis=0)
-    low, high = (
-        Image.fromarray(extreme(ground, 7).astype(np.float32)).resize(channel.size)
-        for extreme in (ndimage.minimum_filter, ndimage.maximum_filter)
-    )
-    return np.asarray(low), np.asarray(high)
+    scale = min(1, CELLS / max(image.size))
+    cells = image.resize([max(1, round(scale * side)) for side in image.size], Image.BOX)
+    ground = cells.filter(ImageFilter.MedianFilter(1 + 2 * (min(cells.size) // 4)))
+    low, high = ground.filter(ImageFilter.MinFilter(5)), ground.filter(ImageFilter.MaxFilter(5))
+    return low.resize(image.size), high.resize(image.size)
 
 
 def without_rules(contrast: np.ndarray) -> np.ndarray:
-    """Remove printed lines. Under them, the contrast is the mean of what lies around, weighted
-    by a Gaussian (normalized convolution: Knutsson, Westin 1993)."""
+    """Remove printed lines: under them, the contrast is that of the nearest pixel beside them."""
     strokes = contrast > 0.15 * contrast.max()
     rules = crossing_lines(strokes) | crossing_lines(strokes.T).T
     if not rules.any():
         return contrast
     rules = ndimage.binary_dilation(rules)
-    weight = ndimage.gaussian_filter((~rules).astype(np.float32), 3)
-    around = ndimage.gaussian_filter(np.where(rules, 0, contrast), 3)
-    return np.where(rules, around / np.maximum(weight, 1e-3), contrast)
+    nearest = ndimage.distance_transform_edt(rules, return_distances=False, return_indices=True)
+    return contrast[*nearest]
 
 
 def crossing_lines(strokes: np.ndarray) -> np.ndarray:
@@ -170,56 +190,44 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
     height, width = strokes.shape
     columns = np.arange(width)
-    thick = thicker(strokes, 1)  # so that a line may bend slightly
     found = np.zeros_like(strokes)
-    strips = Image.fromarray(thick).convert("L").resize((STRIPS, height), Image.BOX)
-    strips = np.asarray(strips) / 255  # how much of a row's piece is covered
+    strips = Image.fromarray(strokes).convert("L").resize((CELLS, height), Image.BOX)
+    # How much of a row's piece is covered, with the rows beside it: a line may bend slightly.
+    strips = ndimage.uniform_filter1d(np.asarray(strips, np.float32) / 255, 3, axis=0)
+    strips = np.minimum(3 * strips, 1)
     if strips.max(axis=0).mean() <= 0.9:
         return found  # most often: no line can be there
-    centers = ((np.arange(STRIPS) + 0.5) * width / STRIPS).astype(int)
+    centers = ((np.arange(CELLS) + 0.5) * width / CELLS).astype(int)
     for rise in range(-(height // 10), height // 10 + 1, 2):
         shift = np.rint(rise * (columns / width - 0.5)).astype(int)
         rows = (np.arange(height)[:, None] + shift[centers]).clip(0, height - 1)
-        covered = strips[rows, np.arange(STRIPS)].mean(axis=1)
-        lines = (covered > 0.9).nonzero()[0]
-        found[(lines[:, None] + shift).clip(0, height - 1), columns] = True
-    return found & thick
+        covered = strips[rows, np.arange(CELLS)].mean(axis=1)
+        lines = np.argwhere(covered > 0.9)
+        found[(lines + shift).clip(0, height - 1), columns] = True
+    return found & ndimage.maximum_filter(strokes, (3, 1))
 
 
-def thicker(strokes: np.ndarray, by: int) -> np.ndarray:
-    """Strokes, bool [height, width], that reach so many pixels further up and down. (In place of a
-    maximum filter of scipy's, which takes 40 times as long.)"""
-    padded = np.pad(strokes, ((by, by), (0, 0)))
-    return np.any([padded[row : row + len(strokes)] for row in range(2 * by + 1)], axis=0)
-
-
-def choose_digit(
-    contrast: np.ndarray, threshold: float, outside: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
+def choose_digit(contrast: np.ndarray, threshold: float) -> tuple[np.ndarray, list[str]]:
     """Which pixels, bool [height, width], are the digit's, and what gives rise to doubt.
 
-    The digit is the strongest connected component that does not touch the sides of the picture or
-    of the sheet, with the parts close to it. Strokes that are 4 pixels apart are connected.
+    The digit is the strongest connected component that does not touch the picture's sides, with the
+    parts close to it. Strokes that are 4 pixels apart are connected.
     """
     strokes = contrast > threshold
-    connected = thicker(thicker(strokes, 2).T, 2).T
-    labels, count = ndimage.label(connected, NEIGHBORS)
+    labels, count = ndimage.label(ndimage.maximum_filter(strokes, 5), np.ones((3, 3)))
     marks = labels * strokes
-    numbers = range(1, count + 1)
     boxes = ndimage.find_objects(labels)
-    sides = marks[0], marks[-1], marks[:, 0], marks[:, -1], marks[outside]
-    touched = np.sum([np.isin(numbers, side) for side in sides], axis=0)
+    sides = marks[0], marks[-1], marks[:, 0], marks[:, -1]
+    touched = np.sum([np.isin(range(1, count + 1), side) for side in sides], axis=0)
     # The more sides a component touches, the more likely it is a table or a shadow.
-    weights = np.bincount(labels.ravel(), contrast.ravel())[1:] / 4.0**touched
+    weights = np.bincount(labels[strokes], contrast[strokes])[1:] / 4.0**touched
     main = int(weights.argmax())
     y, x = boxes[main]
     tall, wide = y.stop - y.start, x.stop - x.start
     digit = labels == main + 1
     contact = sum((side == main + 1).sum() for side in sides)  # pixels: a tip may touch a side
     doubts = [CUT_OFF] if contact > 3 else []
-    for other in (weights > 0.05 * weights[main]).nonzero()[0]:
-        if other == main:
-            continue
+    for other in np.setdiff1d((weights > 0.05 * weights[main]).nonzero(), main):
         other_y, other_x = boxes[other]
         above = max(other_y.start - y.stop, y.start - other_y.stop)
         beside = max(other_x.start - x.stop, x.start - other_x.stop)
