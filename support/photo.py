@@ -97,8 +97,7 @@ def find_sheets(image: Image.Image) -> Iterator[Image.Image]:
     large = 1 + np.argsort(-areas[1:])  # the largest first
     large = large[areas[large] > 0.02 * labels.size]
     inner = np.setdiff1d(large, [*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]])
-    regions = [np.isin(labels, inner), *(labels == label for label in large)]
-    for region in regions:
+    for region in (np.isin(labels, inner), *(labels == label for label in large)):
         # What holds all four corners is the table, or a picture without one.
         if region.mean() < 0.1 or region[[0, 0, -1, -1], [0, -1, 0, -1]].all():
             continue
@@ -202,8 +201,7 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
         shift = np.rint(rise * (columns / width - 0.5)).astype(int)
         rows = (np.arange(height)[:, None] + shift[centers]).clip(0, height - 1)
         covered = strips[rows, np.arange(CELLS)].mean(axis=1)
-        lines = np.argwhere(covered > 0.9)
-        found[(lines + shift).clip(0, height - 1), columns] = True
+        found[(np.argwhere(covered > 0.9) + shift).clip(0, height - 1), columns] = True
     return found & ndimage.maximum_filter(strokes, (3, 1))
 
 
