@@ -95,7 +95,7 @@ def find_sheets(image: Image.Image) -> Iterator[Image.Image]:
     labels, _ = ndimage.label(edges < EDGE)
     areas = np.bincount(labels.ravel())
     large = 1 + np.argsort(-areas[1:])  # the largest first
-    large = large[areas[large] > 0.02 * labels.size]
+    large = large[areas[large] > 0.002 * labels.size]
     inner = np.setdiff1d(large, [*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]])
     for region in (np.isin(labels, inner), *(labels == label for label in large)):
         # What holds all four corners is the table, or a picture without one.

@@ -782,6 +782,17 @@ def test_a_shadow_may_lie_across_the_sheet(tmp_path):
     assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 8
 
 
+def test_the_first_sheet_is_all_that_does_not_reach_the_sides_but_for_specks():
+    y, x = np.mgrid[:128, :128]
+    square = np.where((abs(y - 64) < 40) & (abs(x - 64) < 40), 200, 20)
+    whole = next(find_sheets(image_of(square))).size
+    shaded = np.where((y + x > 184) & (square == 200), 100, square)  # a corner: 1% of the picture
+    assert np.abs(np.subtract(next(find_sheets(image_of(shaded))).size, whole)).max() <= 1
+    for side, counts in ((7, False), (8, True)):  # 25 and 36 of 16,384 cells, without their edges
+        square[-4 - side : -4, 4 : 4 + side] = 200
+        assert (next(find_sheets(image_of(square))).size != whole) == counts
+
+
 def sheets_in(pixels) -> int:
     return len(list(find_sheets(image_of(pixels))))
 
