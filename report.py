@@ -162,8 +162,7 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
     recipe = fresh(records, "recipe")
     by_epoch = {title: fresh(records, row) for row, title in FRESH_TITLES.items()}
     save_accuracy(folder / "accuracy.png", by_epoch)
-    for row, title in (("lenet5", lenet5), ("mlp", mlp)):
-        save_curves(folder / f"{row}.png", title, {title: fresh(records, row)})
+    save_curves(folder / "curves.png", f"{lenet5} and the {mlp}", plain)
     save_curves(
         folder / "regularized.png",
         f"{lenet5} with and without --regularize",

@@ -77,7 +77,7 @@ def draw_curves(
 
     # Fixed margins: letting matplotlib find them takes longer than drawing.
     figure = new_figure(7.5, 6, title, layout=None)
-    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.89, wspace=0.22, hspace=0.34)
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.89, wspace=0.22, hspace=0.4)
     few_ticks = {"nbins": 5, "steps": [1, 2, 5, 10]}  # drawing ticks is most of the work
     # A network of one's own has the next color of matplotlib's cycle, after those above.
     colors = {

@@ -75,7 +75,7 @@ def test_the_decades_below_the_lowest_loss_are_cut_and_the_picture_says_so(saved
     curves.save_curves("x.png", "", {"LeNet-5": runs}, lowest_loss=0.01, lowest_accuracy=80)
     panels = {ax.get_title(): ax for ax in saved[0].axes}
     assert panels["test loss"].get_ylim()[0] == 0.01
-    assert panels["test loss"].get_ylabel() == "cross-entropy, log scale from 0.01"
+    assert panels["test loss"].get_ylabel() == "cross-entropy, log, from 0.01"
     assert legend_of(panels["test loss"]) == ["LeNet-5 (lowest: 0.0001)"]
     assert panels["training loss"].get_ylim()[0] > 0.9
     assert panels["training loss"].get_ylabel() == "cross-entropy, log scale"

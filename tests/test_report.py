@@ -315,8 +315,10 @@ def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_pa
     }
     report.draw_figures(tmp_path, records, sets)
     drawn = {path.relative_to(tmp_path).name: what for path, what in drawn.items()}
-    assert drawn["lenet5.png"][1] == {"LeNet-5": records["fresh lenet5"]}
-    assert drawn["mlp.png"][1] == {"MLP": records["fresh mlp"]}
+    assert drawn["curves.png"][1] == {
+        "LeNet-5": records["fresh lenet5"],
+        "MLP": records["fresh mlp"],
+    }
     assert drawn["accuracy.png"][0] == {
         "MLP": records["fresh mlp"],
         "MLP, regularized": records["fresh mlp-recipe"],

@@ -51,7 +51,7 @@ def records():
         {str(index): [9, 4] for index in range(20, 29)},
         {str(index): [7, 2] for index in range(30, 40)},
     )
-    recipe_errors = ({"1": [8, 1]}, {"5": [8, 1]}, {})
+    recipe_errors = ({"1": [8, 1]}, {"1": [8, 1], "5": [8, 1]}, {})
     long_errors = ({"50": [1, 2]}, {}, {})
     mlp_recipe_errors = ({}, {"60": [1, 2], "61": [1, 2]}, {"60": [1, 2]})
     return {
@@ -65,7 +65,7 @@ def records():
             (99.62, 0.04), (0.0123, 0.0007), (99.93, 0.01), 40, misclassified=recipe_errors
         ),
         "fresh lenet5-long": make_runs(
-            (99.15, 0.09), (0.0555, 0.0033), epochs=50, misclassified=long_errors
+            (99.15, 0.09), (0.0555, 0.0033), (99.99, 0.005), 50, misclassified=long_errors
         ),
         "fresh mlp-recipe": make_runs((99.06, 0.08), epochs=60, misclassified=mlp_recipe_errors),
     }
@@ -96,7 +96,7 @@ def test_the_networks_stand_side_by_side_each_with_its_own_numbers(records):
         "| 3 seeds, 12 epochs | LeNet-5 | MLP |",
         "|---|---:|---:|",
         bound("| test accuracy (%) | 99.10 ± 0.10 | 98.03 ± 0.07 |"),
-        bound("| training accuracy (%), final network | 99.81 ± 0.02 | 99.71 ± 0.03 |"),
+        bound("| training accuracy (%) | 99.81 ± 0.02 | 99.71 ± 0.03 |"),
         bound("| test loss | 0.033 ± 0.001 | 0.078 ± 0.002 |"),
         "| images that only this network misreads | 1 | 8 |",
         "| multiply-adds per image | 416,520 | 61,920 |",
@@ -143,7 +143,7 @@ def test_each_question_has_its_answer_and_both_intervals_of_its_own_rows(records
     lenet5 = errors({1, 2}, {1}, {1, 7})
     mlp = errors(range(1, 9), range(20, 29), range(30, 40))
     recipe, long, mlp_recipe = (
-        errors({1}, {5}, {}),
+        errors({1}, {1, 5}, {}),
         errors({50}, {}, {}),
         errors({}, {60, 61}, {60}),
     )
@@ -223,8 +223,11 @@ def test_every_number_in_a_sentence_is_that_of_its_rows(records):
         "lenet5-long-errors": "85",
         "recipe-errors": "38",
         "lenet5-gap": "0.71",
+        "lenet5-long-gap": "0.84",
         "mlp-gap": "1.68",
         "recipe-gap": "0.31",
+        "hard-count": "1",
+        "hard-share": "67%",
     }
 
 

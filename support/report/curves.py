@@ -20,7 +20,7 @@ def save_curves(
     title: str,
     rows: dict[str, list[dict]],
     lowest_loss: float = 0,
-    lowest_accuracy: float = 88,
+    lowest_accuracy: float = 95,
     no_aug_epochs: int = 0,
 ) -> None:
     """Draw the curves of many runs of each row: means over seeds, with bands of one standard
@@ -53,7 +53,7 @@ def save_curves(
             if low < lowest_loss:
                 low = lowest_loss
                 ax.set_ylim(low, high)
-                ax.set_ylabel(f"cross-entropy, log scale from {low:g}")
+                ax.set_ylabel(f"cross-entropy, log, from {low:g}")
             few_decades = high / low < 100
             ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if few_decades else (1,)))
             ax.yaxis.set_major_formatter(lambda loss, _: plain_number(loss))
@@ -70,7 +70,7 @@ def save_curves(
             depth = plain_number(lowest) if is_loss else f"{lowest:.1f}%"
             line.set_label(f"{line.get_label()} (lowest: {depth})")
         if len(rows) > 1 or leaving:
-            ax.legend(fontsize=8, loc="upper right" if is_loss else "lower right")
+            ax.legend(fontsize=8, loc="best" if is_loss else "lower right")
     save_figure(figure, path)
 
 

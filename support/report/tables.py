@@ -136,10 +136,13 @@ def numbers(records: Records) -> dict[str, str]:
         name = f"{question.first}-minus-{question.second}"
         made[name] = with_interval(*difference(records, question))
     for row in ("lenet5", "mlp", "lenet5-long", "recipe"):
-        made[f"{row}-errors"] = f"{100 * (100 - accuracies(fresh(records, row)).mean()):.0f}"
-    for row in ("lenet5", "mlp", "recipe"):
         runs = fresh(records, row)
+        made[f"{row}-errors"] = f"{100 * (100 - accuracies(runs)).mean():.0f}"
         made[f"{row}-gap"] = f"{(accuracies(runs, 'train') - accuracies(runs)).mean():.2f}"
+    times = error_matrix(fresh(records, "recipe")).sum(axis=0)
+    hard = 2 * times >= len(mlp)
+    made["hard-count"] = f"{hard.sum()}"
+    made["hard-share"] = f"{times[hard].sum() / times.sum():.0%}"
     return made
 
 
@@ -169,9 +172,7 @@ def models_table(records: Records) -> str:
     only_mlp = np.mean([len(second - first) for first, second in pairs])
     rows = {
         "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
-        "training accuracy (%), final network": [
-            spread(accuracies(runs, "train")) for runs in (lenet5, mlp)
-        ],
+        "training accuracy (%)": [spread(accuracies(runs, "train")) for runs in (lenet5, mlp)],
         "test loss": [spread(final_values(runs, "loss"), 3) for runs in (lenet5, mlp)],
         "images that only this network misreads": [f"{only_lenet5:.0f}", f"{only_mlp:.0f}"],
         "multiply-adds per image": [
