@@ -80,6 +80,10 @@ def test_readmes_sentences_say_what_the_committed_records_say(committed):
     assert 1.2 * lenet5.min() > lenet5[-1] > lenet5.min()  # slightly
     assert 11 <= lenet5.argmin() <= 15  # about two thirds
     assert long[-1] > 1.3 * lenet5[-1]
+    for row in ("mlp", "lenet5"):
+        histories = [run["history"] for run in tables.fresh(committed, row)]
+        halfway, last = (np.mean([h[e]["test_accuracy"] for h in histories]) for e in (9, -1))
+        assert last > halfway + 0.001
     errors = [(100 - accuracies(tables.fresh(committed, row))).mean() for row in ("lenet5", "mlp")]
     assert errors[0] < errors[1] / 2
 

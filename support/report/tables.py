@@ -172,9 +172,11 @@ def models_table(records: Records) -> str:
     only_mlp = np.mean([len(second - first) for first, second in pairs])
     rows = {
         "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
-        "training accuracy (%)": [spread(accuracies(runs, "train")) for runs in (lenet5, mlp)],
+        "training accuracy of the final network (%)": [
+            spread(accuracies(runs, "train")) for runs in (lenet5, mlp)
+        ],
         "test loss": [spread(final_values(runs, "loss"), 3) for runs in (lenet5, mlp)],
-        "images that only this network misreads": [f"{only_lenet5:.0f}", f"{only_mlp:.0f}"],
+        "misread by this network only (mean)": [f"{only_lenet5:.0f}", f"{only_mlp:.0f}"],
         "multiply-adds per image": [
             f"{count_multiply_adds(MODELS[name]()):,}" for name in ("lenet5", "mlp")
         ],
