@@ -15,6 +15,7 @@ from support.report.regularization import (
     recipe_table,
     verdict,
 )
+from support.report.tables import bounds_over_images, interval
 
 MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -59,7 +60,14 @@ def ablation():
 
 @pytest.fixture
 def records(ablation):
-    records = {row: make_runs(*numbers, epochs=20) for row, numbers in ablation.items()}
+    records = {
+        row: make_runs(
+            *numbers,
+            epochs=20,
+            misclassified=[{str(index): [1, 2] for index in range(7 * place)}] * 3,
+        )
+        for place, (row, numbers) in enumerate(ablation.items())
+    }
     for row in ("lenet5+label-smoothing", "lenet5+all"):
         for run in records[row]:
             run["config"]["label_smoothing"] = 0.05
@@ -118,8 +126,8 @@ def test_every_row_of_the_ablation_has_its_own_numbers(records, ablation):
     lines = ablation_table(records).splitlines()
     assert lines[:2] == [
         "| 3 seeds, 20 epochs | training accuracy (%) | test accuracy (%) | test loss "
-        "| difference (points), 95% interval | the technique |",
-        "|---|---:|---:|---:|---:|---|",
+        "| difference (points), 95% interval over seeds | over seeds and images | the technique |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     titles = (
         *("LeNet-5, plain", "with augmentation", "with dropout"),
@@ -144,11 +152,15 @@ def test_every_row_of_the_ablation_has_its_difference_among_ten_and_a_verdict(re
     pairs |= {f"lenet5+all-{name}": ("lenet5+all", f"lenet5+all-{name}") for name in TECHNIQUES}
     verdicts = {"lenet5+augment": "**helps**", "lenet5+dropout": "hurts"}
     for line, row in zip(ablation_table(records).splitlines()[2:], ROWS, strict=True):
-        expected = ["", ""]
+        expected = ["", "", ""]
         if row in pairs:
             first, second = pairs[row]
-            expected = [difference_cell(test[first], test[second], tests=10)]
-            expected.append(verdicts.get(row, "unclear"))
+            bounds = bounds_over_images(records[first], records[second], tests=10)
+            expected = [
+                difference_cell(test[first], test[second], tests=10),
+                interval(*bounds),
+                verdicts.get(row, "unclear"),
+            ]
         assert cells_of(line)[4:] == expected, row
 
 
@@ -223,19 +235,29 @@ def test_each_part_of_the_recipe_has_its_own_numbers_and_the_parts_are_tested_to
     }
     assert half_width(recipe, parts["recipe-weight-decay"], tests=3) > 0.03
     records = {
-        row: make_runs(part, (0.01 + place / 100, (1 + place) / 1000), epochs=100)
+        row: make_runs(
+            part,
+            (0.01 + place / 100, (1 + place) / 1000),
+            epochs=100,
+            misclassified=[{str(index): [1, 2] for index in range(place * 9)}] * 3,
+        )
         for place, (row, part) in enumerate({"recipe": recipe, **parts}.items())
     }
 
     def cells(mean, deviation, loss):
         return f"{spread_cell(mean, deviation)} | {spread_cell(loss, loss / 10, digits=4)}"
 
-    differences = [difference_cell(recipe, part, tests=3) for part in parts.values()]
+    differences = [
+        f"{difference_cell(recipe, part, tests=3)} | "
+        f"{interval(*bounds_over_images(records['recipe'], records[row], tests=3))}"
+        for row, part in parts.items()
+    ]
     assert recipe_table(records).splitlines() == [
         "| 3 seeds, 100 epochs | test accuracy (%) | test loss "
-        "| the recipe minus this (points), 95% interval | the part |",
-        "|---|---:|---:|---:|---|",
-        f"| the recipe | {cells(99.6, 0.03, 0.01)} | | |",
+        "| the recipe minus this (points), 95% interval over seeds | over seeds and images "
+        "| the part |",
+        "|---|---:|---:|---:|---:|---|",
+        f"| the recipe | {cells(99.6, 0.03, 0.01)} | | | |",
         f"| without augmentation | {cells(99.3, 0.031, 0.02)} | {differences[0]} | **helps** |",
         f"| without weight decay | {cells(99.57, 0.04, 0.03)} | {differences[1]} | unclear |",
         f"| augmented in the last epochs, too | {cells(99.61, 0.05, 0.04)} | {differences[2]} "

@@ -15,15 +15,23 @@ from support.report.plan import (
 )
 from support.report.records import Records, accuracies, epochs_of, final_values
 from support.report.stats import paired_difference
-from support.report.tables import HYPHEN, NBSP, seeds_and_epochs, spread, with_interval
+from support.report.tables import (
+    HYPHEN,
+    NBSP,
+    bounds_over_images,
+    interval,
+    seeds_and_epochs,
+    spread,
+    with_interval,
+)
 
 Runs = list[dict]  # the records of a row, one per seed
 
 
 def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
     """Test by how much each first row is more accurate than the second: paired differences (points)
-    with 95% intervals, simultaneous over the pairs. An effect is significant when its interval
-    excludes 0."""
+    with 95% intervals, simultaneous over the pairs. An effect is significant when its interval over
+    seeds excludes 0."""
     effects = []
     for runs, other_runs in pairs:
         first, second = accuracies(runs), accuracies(other_runs)
@@ -34,6 +42,7 @@ def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
                 "difference": difference,
                 "half_width": half_width,
                 "significant": abs(difference) > half_width,
+                "over_images": bounds_over_images(runs, other_runs, tests=len(pairs)),
             }
         )
     return effects
@@ -60,9 +69,10 @@ def verdict(difference: float, significant: bool) -> str:
 
 
 def effect_cells(effect: dict) -> str:
-    """Two cells: the difference with its interval, and the verdict."""
+    """Three cells: the difference with its interval, the other interval, and the verdict."""
     difference = with_interval(effect["difference"], effect["half_width"])
-    return f"{difference} | {verdict(effect['difference'], effect['significant'])}"
+    said = verdict(effect["difference"], effect["significant"])
+    return f"{difference} | {interval(*effect['over_images'])} | {said}"
 
 
 def smoothing_mark(runs: Runs) -> str:
@@ -72,12 +82,13 @@ def smoothing_mark(runs: Runs) -> str:
 
 def ablation_table(records: Records) -> str:
     """Every row of LeNet-5 in the ablation, and what each technique adds."""
-    cells = dict.fromkeys(ROWS, " | ")
+    cells = dict.fromkeys(ROWS, " | | ")
     cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
-        "| test loss | difference (points), 95% interval | the technique |",
-        "|---|---:|---:|---:|---:|---|",
+        "| test loss | difference (points), 95% interval over seeds | over seeds and images "
+        "| the technique |",
+        "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row, effect in cells.items():
         runs = records[row]
@@ -137,10 +148,11 @@ def recipe_table(records: Records) -> str:
     effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
     lines = [
         f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
-        "| the recipe minus this (points), 95% interval | the part |",
-        "|---|---:|---:|---:|---|",
+        "| the recipe minus this (points), 95% interval over seeds | over seeds and images "
+        "| the part |",
+        "|---|---:|---:|---:|---:|---|",
         f"| the recipe | {spread(accuracies(recipe))} "
-        f"| {spread(final_values(recipe, 'loss'), 4)} | | |",
+        f"| {spread(final_values(recipe, 'loss'), 4)} | | | |",
     ]
     for row, effect in zip(RECIPE_WITHOUT, effects, strict=True):
         runs = records[row]
