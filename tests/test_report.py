@@ -70,6 +70,7 @@ def test_readmes_sentences_say_what_the_committed_records_say(committed):
     lows = {e["name"]: e["over_images"][0] for e in effects if e["context"] == "alone"}
     assert lows["augment"] > 0
     assert 0.05 > lows["weight-decay"] > 0 > lows["label-smoothing"]
+    assert min(e["over_images"][0] for e in effects if e["name"] == "augment") < 0
     parts = regularization.recipe_table(committed).splitlines()[3:]
     assert [line.split(" | ")[-1] for line in parts] == ["**helps** |", "unclear |", "unclear |"]
     mlp, lenet5, long = (
