@@ -106,19 +106,19 @@ def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> to
 # --- from records to tables and figures -------------------------------------------------------
 
 
-def readme_tables(records: Records) -> dict[str, str]:
+def readme_tables(records: Records, effects: list[dict]) -> dict[str, str]:
     """Return the tables of README.md, and the numbers in its sentences, as Markdown, by their
-    marker."""
+    marker. `effects`: of the ablation."""
     return {
         "headline": tables.headline_table(records),
         "questions": tables.questions_table(records),
         "epochs": tables.epochs_table(records),
         "models": tables.models_table(records),
         "hard": tables.hard_images_text(records),
-        "ablation": regularization.ablation_table(records),
+        "ablation": regularization.ablation_table(records, effects),
         "recipe": regularization.recipe_table(records),
         **tables.numbers(records),
-        **regularization.numbers(records),
+        **regularization.numbers(effects),
     }
 
 
@@ -154,8 +154,9 @@ def replace_tables(path: Path, made: dict[str, str]) -> str:
     return text
 
 
-def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
-    """Draw every figure of README.md, and write the page to draw a digit on."""
+def draw_figures(folder: Path, records: Records, effects: list[dict], sets: Sets) -> None:
+    """Draw every figure of README.md, and write the page to draw a digit on. `effects`: of the
+    ablation."""
     trn_set, tst_set = sets
     lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
     plain = {lenet5: fresh(records, "lenet5"), mlp: fresh(records, "mlp")}
@@ -171,8 +172,7 @@ def draw_figures(folder: Path, records: Records, sets: Sets) -> None:
         lowest_loss=0.001,
         no_aug_epochs=recipe[0]["config"]["no_aug_epochs"],
     )
-    effects, seeds = regularization.effects_of(records), len(records["lenet5"])
-    figures.save_ablation(folder / "ablation.png", effects, seeds)
+    figures.save_ablation(folder / "ablation.png", effects, len(records["lenet5"]))
     errors = {title: confusions(runs) for title, runs in plain.items()}
     figures.save_confusions(folder / "confusions.png", errors)
     misclassified = [record["misclassified"] for record in recipe]
@@ -188,10 +188,11 @@ def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
     """Draw the figures into `folder`, and bring README.md and engineering.md up to date: in place,
     if `folder` is the committed one, else as copies in `folder`."""
     records = load_records(folder, runs)
-    draw_figures(folder, records, sets)
+    effects = regularization.effects_of(records)
+    draw_figures(folder, records, effects, sets)
     target = ROOT if folder.resolve() == REPORT else folder
     for source, path, made in (
-        (ROOT / "README.md", target / "README.md", readme_tables(records)),
+        (ROOT / "README.md", target / "README.md", readme_tables(records, effects)),
         (REPORT / "engineering.md", folder / "engineering.md", engineering_tables(records, speed)),
     ):
         text = replace_tables(source, made)

@@ -1,6 +1,6 @@
 """README's Python runs as it stands there, and its log and its settings are those of main.py.
 
-python -m tests.test_readme    trains LeNet-5 by default, and puts the log into README.md
+PYTHONPATH=tests python -m tests.test_readme    trains LeNet-5, puts its log into README.md
 """
 
 import json

@@ -80,10 +80,11 @@ def smoothing_mark(runs: Runs) -> str:
     return f"{NBSP}†" if runs[0]["config"]["label_smoothing"] else ""
 
 
-def ablation_table(records: Records) -> str:
-    """Every row of LeNet-5 in the ablation, and what each technique adds."""
+def ablation_table(records: Records, effects: list[dict]) -> str:
+    """Every row of LeNet-5 in the ablation, and what each technique adds, as `effects_of` gives
+    it."""
     cells = dict.fromkeys(ROWS, " | | ")
-    cells |= {effect["row"]: effect_cells(effect) for effect in effects_of(records)}
+    cells |= {effect["row"]: effect_cells(effect) for effect in effects}
     lines = [
         f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
         "| test loss | difference (points), 95% interval over seeds | over seeds and images "
@@ -100,12 +101,12 @@ def ablation_table(records: Records) -> str:
     return "\n".join(lines)
 
 
-def numbers(records: Records) -> dict[str, str]:
+def numbers(effects: list[dict]) -> dict[str, str]:
     """The numbers in README's sentences on what a technique adds alone, by their marker."""
     named = "augment", "label-smoothing", "weight-decay"
     return {
         effect["name"]: with_interval(effect["difference"], effect["half_width"])
-        for effect in effects_of(records)
+        for effect in effects
         if effect["context"] == "alone" and effect["name"] in named
     }
 

@@ -139,10 +139,9 @@ def numbers(records: Records) -> dict[str, str]:
         runs = fresh(records, row)
         made[f"{row}-errors"] = f"{100 * (100 - accuracies(runs)).mean():.0f}"
         made[f"{row}-gap"] = f"{(accuracies(runs, 'train') - accuracies(runs)).mean():.2f}"
-    times = error_matrix(fresh(records, "recipe")).sum(axis=0)
-    hard = 2 * times >= len(mlp)
+    _, hard, share = hard_images(records)
     made["hard-count"] = f"{hard.sum()}"
-    made["hard-share"] = f"{times[hard].sum() / times.sum():.0%}"
+    made["hard-share"] = f"{share:.0%}"
     return made
 
 
@@ -220,16 +219,25 @@ DOUBTFUL_LABELS = [
 ]
 
 
+def hard_images(records: Records) -> tuple[np.ndarray, np.ndarray, float]:
+    """How many of the recipe's networks misclassify each test image, int64 [10,000]; which images
+    at least half of them do, bool [10,000]; and these images' share of all errors."""
+    runs = fresh(records, "recipe")
+    times = error_matrix(runs).sum(axis=0)
+    half = 2 * times >= len(runs)
+    return times, half, times[half].sum() / times.sum()
+
+
 def hard_images_text(records: Records) -> str:
     """How many test images are misclassified by how many of the recipe's networks, and how many of
     those have a doubtful label."""
-    runs = fresh(records, "recipe")
-    times = error_matrix(runs).sum(axis=0)
-    some, half, every = (times > 0), (2 * times >= len(runs)), (times == len(runs))
+    networks = len(fresh(records, "recipe"))
+    times, half, share = hard_images(records)
+    some, every = times > 0, times == networks
     text = (
-        f"{some.sum()} images are misclassified by at least one of the {len(runs)} networks of "
+        f"{some.sum()} images are misclassified by at least one of the {networks} networks of "
         f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. These "
-        f"{half.sum()} account for {times[half].sum() / times.sum():.0%} of all their errors. "
+        f"{half.sum()} account for {share:.0%} of all their errors. "
         "Northcutt et al. (2021) had five people look at each of the test images whose label their "
         f"method suspected; for {len(DOUBTFUL_LABELS)}, at most two confirmed the label. Of these, "
         f"{half[DOUBTFUL_LABELS].sum()} are among the {half.sum()}, and "
