@@ -631,6 +631,8 @@ CUT = ["it is cut off by the border"]
         ([STROKE, (90, 60, 10, 10, 100)], [True, False], []),
         ([STROKE, (90, 60, 11, 10, 100)], [True, False], MORE),  # more than a quarter of it
         ([STROKE, (22, 60, 10, 11, 100)], [True, True], []),
+        ([STROKE, (18, 60, 10, 10, 100)], [True, False], []),  # too far above it
+        ([STROKE, (40, 36, 12, 8, 100)], [True, False], []),  # too far to its left
         ([STROKE, (40, 50, 15, 2, 100)], [True, True], []),  # beside it, but not as tall
         ([STROKE, (40, 76, 15, 8, 100)], [True, True], []),
         ([STROKE, (40, 76, 24, 9, 100)], [True, False], MORE),  # half as tall: another digit
