@@ -20,9 +20,9 @@ from support.files import DataError, atomic_write, error_line, printable
 from support.photo import find_ink, read_image
 
 # A prediction is reported as unsure if its probability, averaged over the image as it is and turned
-# by TURN degrees either way, is below UNSURE: the highest threshold, in steps of 0.05, with at most
-# 4% of false alarms on synthetic photographs of 2,010 digits held out of the training.
-TURN = 15
+# by ANGLES (degrees), is below UNSURE: the highest threshold, in steps of 0.05, with at most 4% of
+# false alarms on synthetic photographs of 2,010 digits held out of the training.
+ANGLES = (-30, -15, 15, 30)
 UNSURE = 0.65
 
 
@@ -66,9 +66,7 @@ def classify(
 ) -> tuple[torch.Tensor, bool]:
     """Return the probability of each digit in an image in MNIST's form, float32 [10], and whether
     the network is sure: a digit that is written well stays the same when it is turned a little."""
-    turned = [
-        ndimage.rotate(image[0].numpy(), angle, order=1, reshape=False) for angle in (-TURN, TURN)
-    ]
+    turned = [ndimage.rotate(image[0].numpy(), angle, order=1, reshape=False) for angle in ANGLES]
     images = torch.from_numpy(np.stack([image[0], *turned]))[:, None]
     with torch.no_grad():
         probabilities = model(normalize(images).to(device)).softmax(dim=1).cpu()

@@ -46,7 +46,6 @@ from support import distributed, run_files
 from support.distributed import set_up_cpu
 from support.download import to_idx
 from support.mnist_files import tar_members
-from support.prediction import find_digit
 from support.provenance import processor_name
 from tests.photographs import GOOD, SMALL, UNEVEN
 
@@ -552,34 +551,70 @@ def print_gpu(device: str = "cuda") -> None:
 # --- a person's own digits --------------------------------------------------------------------
 
 
-def measure_predict() -> dict[str, float]:
-    """Milliseconds of CPU that finding the digit takes a picture: 100 photographs of 480x480
-    pixels, five of each kind of paper, and 20 of them enlarged to 12 megapixels."""
+BEFORE = "b070b0c"  # the last commit that looked at no sheets
+
+FIND_DIGITS = """
+import sys, time
+from pathlib import Path
+from dataset import normalize
+from support.checkpoint import load_model
+from support.prediction import find_digit
+model, *photos = map(Path, sys.argv[1:])
+find_digit(photos[0])  # imports what is imported later
+start = time.process_time()
+found = [find_digit(photo)[0] for photo in photos]
+print(1000 * (time.process_time() - start) / len(photos))
+model = load_model(model)
+print(*(model(normalize(image)[None]).argmax().item() for image in found))
+"""
+
+
+def find_digits(tree: Path, photos: list[Path]) -> tuple[float, list[str]]:
+    """Milliseconds of CPU that the code in `tree` takes for a picture, and the digits."""
+    command = [sys.executable, "-c", FIND_DIGITS, REPORT / "lenet5.pt", *photos]
+    process = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True)
+    milliseconds, *digits = process.stdout.split()
+    return float(milliseconds), digits
+
+
+def take_photos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """100 photographs of 480x480 pixels, five of each kind of paper, and 20 of them enlarged to 12
+    megapixels."""
     kinds = [kind for name, kind in (GOOD | UNEVEN).items() if name not in SMALL]
     digits = dataset.MNIST(dataset.find_split("train")).images
     rng = np.random.default_rng(0)
+    small, large = [], []
+    for number in range(100):
+        photo = kinds[number % len(kinds)](digits[-1 - number, 0].numpy(), rng).convert("RGB")
+        small.append(folder / f"{number}.jpg")
+        photo.save(small[-1], quality=90)
+        if number < 20:
+            large.append(folder / f"{number}_large.jpg")
+            photo.resize((4000, 3000)).save(large[-1], quality=90)
+    return small, large
 
-    def milliseconds(paths: list[Path]) -> float:
-        start = time.process_time()
-        for path in paths:
-            find_digit(path)
-        return 1000 * (time.process_time() - start) / len(paths)
 
+def measure_predict() -> dict[str, float]:
+    """Milliseconds of CPU that finding the digit takes a picture, by this code and by that of
+    BEFORE, which comes from the repository's history; and how many digits are the same."""
     with tempfile.TemporaryDirectory() as scratch:
-        small, large = [], []
-        for number in range(100):
-            photo = kinds[number % len(kinds)](digits[-1 - number, 0].numpy(), rng).convert("RGB")
-            small.append(Path(scratch, f"{number}.jpg"))
-            photo.save(small[-1], quality=90)
-            if number < 20:
-                large.append(Path(scratch, f"{number}_large.jpg"))
-                photo.resize((4000, 3000)).save(large[-1], quality=90)
-        return in_turn(
-            {
-                "480x480 pixels": lambda: milliseconds(small),
-                "12 megapixels": lambda: milliseconds(large),
-            }
-        )
+        old = Path(scratch, "before")
+        old.mkdir()
+        code = ["dataset.py", "model.py", "support"]
+        archive = subprocess.run(
+            ["git", "archive", BEFORE, *code], cwd=ROOT, check=True, stdout=subprocess.PIPE
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(old, filter="data")
+        measures, same = {}, {}
+        for size, photos in zip(
+            ("480x480 pixels", "12 megapixels"), take_photos(Path(scratch)), strict=True
+        ):
+            for name, tree in ((size, ROOT), (f"{size}, {BEFORE}", old)):
+                measures[name] = lambda tree=tree, photos=photos: find_digits(tree, photos)[0]
+            pairs = zip(find_digits(ROOT, photos)[1], find_digits(old, photos)[1], strict=True)
+            same[f"{size}, same digit (%)"] = 100 * statistics.mean(a == b for a, b in pairs)
+        return in_turn(measures, repeats=5) | same
 
 
 # --- what is reported -------------------------------------------------------------------------
@@ -608,6 +643,8 @@ RATIOS = [
     ("fast", "LeNet-5 (s)", "FastNet (s)"),
     ("torchrun", "main.py --batch-size 64, 1", "main.py --batch-size 64, 2"),
     ("torchrun", "main.py --batch-size 512, 1", "main.py --batch-size 512, 2"),
+    ("predict", f"480x480 pixels, {BEFORE}", "480x480 pixels"),
+    ("predict", f"12 megapixels, {BEFORE}", "12 megapixels"),
 ]
 
 

@@ -145,6 +145,13 @@ def near_the_border(digit, rng):
     return image.crop((max(0, left), max(0, top), SIDE, SIDE))
 
 
+def cropped_to_box(digit, rng):
+    image = clean_paper(digit, rng)
+    return image.crop(
+        ImageOps.invert(image.convert("L").point(lambda v: 255 * (v > 150))).getbbox()
+    )
+
+
 def redrawn(digit: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """300 pixels: dark or light ink on a ground of another color, with mild noise."""
     size = int(rng.integers(120, 200))
@@ -494,13 +501,6 @@ def turned_by_45(digit, rng):
     return shoot(mix(paper(rng), pen(rng), strokes), rng)
 
 
-def cropped_to_box(digit, rng):
-    image = clean_paper(digit, rng)
-    return image.crop(
-        ImageOps.invert(image.convert("L").point(lambda v: 255 * (v > 150))).getbbox()
-    )
-
-
 GOOD = {
     "clean paper": clean_paper,
     "mild gradient": mild_gradient,
@@ -548,7 +548,7 @@ HARD = {
     "with a gap": with_gap,
     "outline": outline,
     "turned by 45 degrees": turned_by_45,
-    "cropped to its box": cropped_to_box,
 }
-KINDS = GOOD | UNEVEN | SHEETS | HARD
+CROPPED = {"cropped to its box": cropped_to_box}
+KINDS = GOOD | UNEVEN | SHEETS | HARD | CROPPED
 SMALL = {"small in large"}  # takes a second to make

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from photographs import GOOD, HARD, KINDS, SHEETS, SMALL
+from photographs import GOOD, HARD, KINDS, SMALL
 from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
 
@@ -53,6 +53,15 @@ def draw_seven(mode="L", ground=255, ink=0, size=(200, 300), place=(60, 80), wid
 
 def seen(path) -> np.ndarray:
     return read_digit(path)[0].numpy()
+
+
+def difference(image: np.ndarray, other: np.ndarray) -> float:
+    """The mean difference of two images' pixels, of which one may lie a pixel away: the center of
+    mass is rounded to pixels."""
+    shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    return min(
+        np.abs(image.astype(int) - np.roll(other, shift, axis=(0, 1))).mean() for shift in shifts
+    )
 
 
 def center(image: np.ndarray) -> tuple[float, float]:
@@ -275,9 +284,7 @@ def test_what_is_no_digit_is_not_seen(tmp_path, name):
     if name == "speck":
         pixels[30:36, 150:156] = 0
     Image.fromarray(pixels).save(tmp_path / "other.png")
-    # Where a part of the digit is hidden, it may lie a pixel further left or right.
-    plain, other = seen(tmp_path / "plain.png").astype(int), seen(tmp_path / "other.png")
-    assert min(np.abs(plain - np.roll(other, shift, axis=1)).mean() for shift in (-1, 0, 1)) < 6
+    assert difference(seen(tmp_path / "plain.png"), seen(tmp_path / "other.png")) < 6
 
 
 def test_doubt_is_told(tmp_path):
@@ -301,6 +308,28 @@ def test_a_tip_may_touch_the_border(tmp_path):
         assert find_digit(tmp_path / "one.png")[1] == doubts
 
 
+@pytest.mark.parametrize("colors", [(255, 0), (30, 220)])
+@pytest.mark.parametrize("width", [8, 14, 34])
+def test_a_digit_cropped_to_its_box_is_read_as_it_is_with_paper_around(tmp_path, colors, width):
+    ground, ink = colors
+    image = draw_seven(ground=ground, ink=ink, width=width)
+    image.save(tmp_path / "plain.png")
+    image.crop(image.point(lambda value: 255 * (value == ink)).getbbox()).save(
+        tmp_path / "cropped.png"
+    )
+    digit, doubts = find_digit(tmp_path / "cropped.png")
+    assert doubts == []
+    assert difference(digit[0].numpy(), seen(tmp_path / "plain.png")) < 6
+
+
+def test_what_touches_all_four_sides_is_not_cut_off():
+    pixels = np.full((120, 90), 220)
+    pixels[:, 40:50] = pixels[55:65] = 30  # a cross
+    assert find_ink(image_of(pixels))[1] == []
+    pixels[:, 80:] = 220
+    assert find_ink(image_of(pixels))[1] == ["it is cut off by the border"]
+
+
 def test_a_digit_in_mnists_form_is_read_as_it_is(tmp_path):
     """Up to the rounding of the center of mass; and nothing is said against its narrow border."""
     digit = np.zeros((28, 28), np.uint8)
@@ -310,10 +339,7 @@ def test_a_digit_in_mnists_form_is_read_as_it_is(tmp_path):
     Image.fromarray(digit).save(tmp_path / "raw.png")
     image, doubts = find_digit(tmp_path / "raw.png")
     assert doubts == []
-    assert any(
-        np.array_equal(image[0].numpy(), np.roll(digit, shift, axis=(0, 1)))
-        for shift in [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-    )
+    assert difference(image[0].numpy(), digit) == 0
 
 
 def network_of(as_it_is, to_the_left, to_the_right):
@@ -341,8 +367,9 @@ def logits_of(digit, probability):
         ([(7, 0.99), (7, 0.99), (7, 0.99)], True),
         ([(7, 0.5001), (7, 0.99), (7, 0.99)], True),  # in doubt, but when it is turned, it is clear
         ([(7, 0.99), (2, 0.99), (2, 0.99)], False),
-        ([(7, 0.56), (7, 0.71), (7, 0.71)], True),  # a mean of 0.66 is enough
-        ([(7, 0.7), (7, 0.61), (7, 0.61)], False),  # one of 0.64 is not
+        ([(7, 0.58), (7, 0.68), (7, 0.68)], True),  # a mean of 0.66 is enough
+        ([(7, 0.7), (7, 0.62), (7, 0.63)], False),  # one of 0.64 is not
+        ([(7, 0.7), (7, 0.99), (7, 0.29)], True),  # whichever way it is turned
     ],
 )
 def test_the_network_is_sure_of_what_it_sees_in_the_turned_image_as_well(seen, sure):
@@ -356,15 +383,15 @@ def test_the_network_is_sure_of_what_it_sees_in_the_turned_image_as_well(seen, s
     assert probabilities[digit].item() == pytest.approx(probability)
 
 
-def test_the_network_sees_the_image_turned_by_15_degrees_either_way():
+def test_the_network_sees_the_image_turned_by_15_and_30_degrees_either_way():
     image = torch.zeros(1, 28, 28, dtype=torch.uint8)
     image[0, 3:6, 12:16] = 255  # above the middle
     batches = []
-    classify(image, lambda x: batches.append(x) or torch.zeros(3, 10), torch.device("cpu"))
+    classify(image, lambda x: batches.append(x) or torch.zeros(5, 10), torch.device("cpu"))
     [images] = batches
     rows, columns = zip(*(center(x[0].numpy()) for x in images - images.min()), strict=True)
     angles = np.degrees(np.arctan2(np.array(columns) - 13.5, 13.5 - np.array(rows)))
-    assert sorted(angles) == pytest.approx([-15, 0, 15], abs=1)
+    assert sorted(angles) == pytest.approx([-30, -15, 0, 15, 30], abs=1)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -496,6 +523,27 @@ def test_a_border_that_differs_by_a_sixteenth_is_not_even(step, seen):
     assert (contrast_to_ground(image_of(pixels))[30, 5] > 1) == seen
 
 
+@pytest.mark.parametrize(
+    ("shares", "even"),
+    [
+        ((0.38, 0.38, 0.38, 0.38), True),
+        ((0.42, 0.42, 0.42, 0.42), False),
+        ((0.02, 0.4, 0.4, 0.4), True),  # each side is touched
+        ((0, 0.4, 0.4, 0.4), False),  # so may a shadow lie
+        ((0, 0.2, 0.2, 0.15), True),  # an eighth
+    ],
+)
+def test_a_ground_is_even_where_ink_touches_all_sides(shares, even):
+    """As a digit does that is cropped to its box."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((90, 90), 200)
+    for turns, share in enumerate(shares):
+        side = np.rot90(pixels, turns)
+        side[0, 1:-1][rng.permutation(88)[: round(share * 88)]] = 40
+    contrast = contrast_to_ground(image_of(pixels))
+    assert np.array_equal(contrast, 200 - pixels) == even
+
+
 def test_from_100_pixels_on_noise_is_evened_out():
     pixels = np.full((100, 120), 200)
     pixels[50, 60] = 20
@@ -577,6 +625,14 @@ def test_a_line_may_have_gaps_and_lie_at_the_picture_s_edge():
     wide = line_of(6)
     wide[:, 100:110] = False
     assert crossing_lines(wide).any()
+
+
+@pytest.mark.parametrize("rise", [0, 7, -20])
+def test_a_stroke_from_side_to_side_is_thicker_than_a_line(rise):
+    """As that of a seven cropped to its box: thicker than a twentieth of the height."""
+    lines = [line_of(rise, middle=row) for row in range(90, 110)]
+    assert crossing_lines(np.any(lines[:7], axis=0)).any()
+    assert not crossing_lines(np.any(lines[:10], axis=0)).any()
 
 
 def test_under_a_printed_line_lies_what_lies_around():
@@ -685,21 +741,22 @@ def test_a_contrast_of_an_eighth_is_seen(strength, seen):
 @pytest.mark.parametrize(
     ("side", "length", "shape"),
     [
-        (1000, 60, (1000, 1000)),
-        (1001, 200, (501, 501)),  # half the size
-        (2400, 300, (800, 800)),  # a third
-        (2400, 90, (316, 244)),  # 36x12 in a third: 36 around it, at full size
+        (400, 50, (400, 400)),
+        (401, 130, (201, 201)),  # half the size
+        (1200, 180, (400, 400)),  # a third
+        (800, 100, (336, 256)),  # 56x16, softly, in half the size: 56 around it, at full size
     ],
 )
 def test_a_large_picture_is_seen_in_a_reduced_copy_and_a_small_digit_from_close_by(
     side, length, shape
 ):
     pixels = np.full((side, side), 255, np.uint8)
-    pixels[300 : 300 + length, 600 : 600 + length // 5] = 0
+    top, left = side // 4, side // 2
+    pixels[top : top + length, left : left + length // 5] = 0
     ink, doubts = find_ink(image_of(pixels))
     assert doubts == []
     assert np.abs(np.subtract(ink.shape, shape)).max() <= 12
-    factor = side / shape[0] if shape[0] > 400 else 1
+    factor = side / shape[0] if shape[0] == shape[1] else 1
     assert ink.sum() == pytest.approx(length * (length // 5) / factor**2, rel=0.12)
 
 
@@ -733,8 +790,8 @@ def test_the_digit_is_read_on_a_sheet(tmp_path, name, sheet, table, ink):
     draw_sheet(corners, 230, 230, 30).save(tmp_path / "plain.png")
     image, doubts = find_digit(tmp_path / "sheet.png")
     assert doubts == []
-    difference = np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean()
-    assert difference < (10 if name == "trapezoid" else 3)
+    limit = 10 if name == "trapezoid" else 3
+    assert difference(image[0].numpy(), seen(tmp_path / "plain.png")) < limit
 
 
 @pytest.mark.parametrize("name", SHEET_PLACES)
@@ -773,9 +830,9 @@ def test_a_turned_sheet_is_set_upright(tmp_path, angle):
     assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "straight.png")).mean() < 8
 
 
-def test_a_sheet_in_a_large_picture_is_at_most_2000_pixels_long():
+def test_a_sheet_in_a_large_picture_is_cut_out_of_a_reduced_copy():
     image = draw_sheet(SHEET_PLACES["all sides"])
-    for side, factor in ((1900, 1), (4100, 2), (6100, 3)):
+    for side, factor in ((1500, 1), (1700, 2), (2500, 3)):
         large = image.resize((side, side))
         [width, height] = next(find_sheets(large)).size
         assert width * factor == pytest.approx(310 / 480 * side, rel=0.06)
@@ -791,7 +848,7 @@ def test_a_frame_is_not_seen(tmp_path, frame):
     image.save(tmp_path / "framed.png")
     image, doubts = find_digit(tmp_path / "framed.png")
     assert doubts == []
-    assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 2
+    assert difference(image[0].numpy(), seen(tmp_path / "plain.png")) < 3
 
 
 def test_a_shadow_may_lie_across_the_sheet(tmp_path):
@@ -801,7 +858,7 @@ def test_a_shadow_may_lie_across_the_sheet(tmp_path):
     draw_sheet(SHEET_PLACES["all sides"], 230, 230).save(tmp_path / "plain.png")
     image, doubts = find_digit(tmp_path / "shadow.png")
     assert doubts == []
-    assert np.abs(image[0].numpy().astype(int) - seen(tmp_path / "plain.png")).mean() < 8
+    assert difference(image[0].numpy(), seen(tmp_path / "plain.png")) < 8
 
 
 def test_the_first_sheet_is_all_that_does_not_reach_the_sides_but_for_specks():
@@ -829,6 +886,8 @@ def test_what_is_no_sheet():
     assert sheets_in(square) == 2  # alone, and as all that does not reach the sides
     corner = np.where((abs(y - 64) < 40) & (abs(x - 64) < 40) & ((y < 50) | (x < 50)), 20, 200)
     assert sheets_in(corner) == 0  # an L fills half of its hull
+    for cut, sheets in ((72, 2), (68, 0)):  # without its corners: 84% and 77% of its hull
+        assert sheets_in(np.where(abs(x - 64) + abs(y - 64) < cut, square, 200)) == sheets
     for end, sheets in ((82, 2), (90, 0)):  # with a slot; it fills 73% and 68% of its hull
         slot = np.where((abs(x - 64) < 15) & (y < end), 200, square)
         assert sheets_in(slot) == sheets
@@ -838,7 +897,6 @@ def test_what_is_no_sheet():
     faint = np.where(square == 20, 185, 200)
     assert sheets_in(faint) == 0  # its edge is none
     assert sheets_in(np.where(square == 20, 183, 200)) == 2
-    assert sheets_in(square[60:67]) == 0  # a strip
     ruled = np.where((square == 20) & ((y % 12 < 2) | (x % 12 < 2)), 120, square)
     assert sheets_in(ruled) == 2  # with squares printed on it
     assert sheets_in(220 - ruled) == 2  # dark ones on a light sheet
@@ -925,12 +983,11 @@ def test_every_kind_of_photograph_is_read_and_errors_are_warned_of(tmp_path, tst
     bars = {kind: 0.8 if kind in hard else 0.9 for kind in share}
     assert {kind for kind in share if share[kind] < bars[kind]} == set()
     assert np.mean([share[kind] for kind in GOOD]) >= 0.97
-    for kind in SHEETS:
-        right, warned = results[kind]
-        assert (~right & ~warned).sum() <= 1, kind
+    silent = {kind: (~right & ~warned).sum() for kind, (right, warned) in results.items()}
+    assert {kind for kind in silent if silent[kind] > (2 if kind in HARD else 1)} == set()
     right, warned = (np.concatenate(values) for values in zip(*results.values(), strict=True))
     assert (~right & ~warned).mean() <= 0.02
-    assert (right & warned).sum() <= 0.06 * right.sum()
+    assert (right & warned).sum() <= 0.04 * right.sum()
 
 
 @pytest.mark.slow
