@@ -23,7 +23,7 @@ from support.photo import find_ink, read_image
 # by ANGLES (degrees), is below UNSURE: the highest threshold, in steps of 0.05, with at most 4% of
 # false alarms on synthetic photographs of 2,010 digits held out of the training.
 ANGLES = (-30, -15, 15, 30)
-UNSURE = 0.65
+UNSURE = 0.7
 
 
 def predict_images(
