@@ -20,7 +20,7 @@ from support.files import DataError
 
 LONGEST = 400  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: the least contrast of a digit
-CELLS = 32  # columns of the copy on which the ground is estimated, printed lines are looked for
+CELLS = 32  # longer side of the copy that shows the ground; pieces of a row, to find lines
 SHEET_CELLS = 128  # columns and rows of the copy on which sheets are looked for
 EDGE = 16  # of 255: the least difference between two cells that makes an edge
 CUT_OFF = "it is cut off by the border"
@@ -64,19 +64,20 @@ def find_ink(image: Image.Image) -> tuple[np.ndarray, list[str]]:
     """The digit that is cropped to its box, or else on a sheet of paper, or else in the picture.
 
     Returns:
-        The ink of each pixel, float32 [height, width], 0 to 1, and what gives rise to doubt.
+        How much of each pixel is ink, float32 [height, width], 0 to 1, in a reduced copy or a part
+        of the picture, and what gives rise to doubt.
 
     Raises:
         DataError: nothing stands out.
     """
     whole, doubts = find_ink_within(image)
     if all(side.any() for side in (whole[0], whole[-1], whole[:, 0], whole[:, -1])):
-        return whole, []  # cropped to its box, not cut off
+        return whole, []  # cropped to its box: not cut off, and nothing lies beside it
     for sheet in find_sheets(image):
         with contextlib.suppress(DataError):  # nothing is written on it
-            ink, more = find_ink_within(sheet)
-            if CUT_OFF not in more:
-                return ink, more
+            ink, doubts_on_sheet = find_ink_within(sheet)
+            if CUT_OFF not in doubts_on_sheet:
+                return ink, doubts_on_sheet
     return whole, doubts
 
 
@@ -100,18 +101,19 @@ def find_sheets(image: Image.Image) -> Iterator[Image.Image]:
         # What holds all four corners is the table, or a picture without one.
         if region.mean() < 0.1 or region[[0, 0, -1, -1], [0, -1, 0, -1]].all():
             continue
-        y, x = points = np.argwhere(region).T
-        ends = (y + x).argmin(), (y - x).argmax(), (y + x).argmax(), (y - x).argmin()
-        corners = points.T[[*ends]]  # upper left, lower left, lower right, upper right
+        points = np.argwhere(region)
+        y, x = (points * image.size[::-1]).T  # in the picture's proportions
+        ends = [(y + x).argmin(), (y - x).argmax(), (y + x).argmax(), (y - x).argmin()]
+        corners = points[ends]  # upper left, lower left, lower right, upper right
         area = np.linalg.det(corners[2:] - corners[:2]) / 2  # half the diagonals' cross product
-        hull = ConvexHull(points.T)
+        hull = ConvexHull(points)
         if region.sum() > 0.7 * hull.volume and area > 0.8 * hull.volume:
             yield flattened(image, (corners + 0.5) / region.shape)
 
 
 def flattened(image: Image.Image, corners: np.ndarray) -> Image.Image:
     """What lies between four corners (row, column; each a share of the picture), as a rectangle."""
-    image = image.reduce(max(1, max(image.size) // (2 * LONGEST)))
+    image = image.reduce(max(1, max(image.size) // (5 * LONGEST)))
     corners = corners[:, ::-1] * image.size
     sides = np.hypot(*(corners - np.roll(corners, 1, axis=0)).T)
     size = [round(side) for side in sides.reshape(2, 2).max(axis=0)]  # the longer of two opposite
@@ -121,7 +123,10 @@ def flattened(image: Image.Image, corners: np.ndarray) -> Image.Image:
 def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
     """The digit in the whole picture, as `find_ink` returns it."""
     factor = max(1, math.ceil(max(image.size) / LONGEST))
-    contrast = without_rules(contrast_to_ground(image.reduce(factor)))
+    copy = image.reduce(factor)
+    if factor < 3 and min(copy.size) >= 100:
+        copy = copy.filter(ImageFilter.BoxBlur(1))  # less noise: a smaller copy has little
+    contrast = without_rules(contrast_to_ground(copy))
     if contrast.max() < FAINTEST:
         raise DataError("no digit stands out from its background")
     digit, doubts = choose_digit(contrast, contrast.max() / 4)
@@ -130,8 +135,7 @@ def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
     if factor > 1 and side < LONGEST / 7:  # too small: look closer, with as much around it
         start = factor * (np.array([columns.start, rows.start]) - side)
         stop = factor * (np.array([columns.stop, rows.stop]) + side)
-        closer = *start.clip(0), *stop.clip(max=image.size)
-        ink, more = find_ink_within(image.crop(closer))
+        ink, more = find_ink_within(image.crop((*start.clip(0), *stop.clip(max=image.size))))
         return ink, doubts + more
     within = contrast[digit]
     full = np.median(within[within > within.max() / 2])
@@ -140,15 +144,16 @@ def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
 
 def contrast_to_ground(image: Image.Image) -> np.ndarray:
     """How much each pixel differs from its ground in the channel where it differs most: float32
-    [height, width], 0 to 255; what lies in the shade is brightened as its ground is."""
-    if min(image.size) >= 100:
-        image = image.filter(ImageFilter.BoxBlur(1))  # less noise
+    [height, width], from 0; up to 255, and more in the shade, brightened as its ground is."""
     pixels = np.atleast_3d(np.asarray(image))
     sides = pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]
     even = np.median(np.concatenate(sides), axis=0).astype(int)
-    shares = [(np.abs(side - even).max(axis=1) < FAINTEST / 2).mean() for side in sides]
-    # A digit that is cropped to its box touches all sides; a shadow or a table leaves one alone.
-    if np.mean(shares) > (0.85 if max(shares) > 0.99 else 0.6):  # evenly lit: one ground for all
+    distances = [np.abs(side - even).max(axis=1) for side in sides]
+    ground = np.mean([(distance < FAINTEST / 2).mean() for distance in distances])
+    inked = [(distance > 2 * FAINTEST).mean() for distance in distances]
+    # A digit that is cropped to its box touches all sides, and sharply: not as dark corners do.
+    cropped = min(inked) > 0.01 and ground + np.mean(inked) > 0.9
+    if ground > (0.6 if cropped else 0.85):  # one ground for the whole picture
         low = high = Image.new(image.mode, image.size, tuple(even.tolist()))
     else:
         low, high = local_ground(image)
@@ -160,9 +165,9 @@ def contrast_to_ground(image: Image.Image) -> np.ndarray:
 def local_ground(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     """The darkest and the brightest that the ground may be at each pixel, as images.
 
-    The ground is the median of a neighborhood half as wide as the picture: strokes do not fill it,
-    and it keeps the straight edge of a shadow. Beside such an edge dark and bright differ, and only
-    what is darker or brighter than both counts as ink.
+    The ground is the median of a neighborhood half as wide as the shorter side: strokes do not fill
+    it, and it keeps the straight edge of a shadow. Beside such an edge dark and bright differ, and
+    only what is darker or brighter than both counts as ink.
     """
     scale = min(1, CELLS / max(image.size))
     cells = image.resize([max(1, round(scale * side)) for side in image.size], Image.BOX)
@@ -174,17 +179,14 @@ def local_ground(image: Image.Image) -> tuple[Image.Image, Image.Image]:
 def without_rules(contrast: np.ndarray) -> np.ndarray:
     """Remove printed lines: under them, the contrast is that of the nearest pixel beside them."""
     strokes = contrast > 0.15 * contrast.max()
-    rules = crossing_lines(strokes) | crossing_lines(strokes.T).T
-    if not rules.any():
-        return contrast
-    rules = ndimage.binary_dilation(rules)
+    rules = ndimage.binary_dilation(crossing_lines(strokes) | crossing_lines(strokes.T).T)
     nearest = ndimage.distance_transform_edt(rules, return_distances=False, return_indices=True)
     return contrast[*nearest]
 
 
 def crossing_lines(strokes: np.ndarray) -> np.ndarray:
-    """Which pixels of `strokes`, bool [height, width], lie on a straight line that goes from the
-    left of the picture to the right, as no digit does; it may rise by a tenth of the height."""
+    """Which pixels of `strokes`, bool [height, width], lie on a straight line from the left of the
+    picture to the right, rising by at most a tenth of the height; none, if one of them is thick."""
     height, width = strokes.shape
     columns = np.arange(width)
     found = np.zeros_like(strokes)
@@ -192,24 +194,22 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     # How much of a row's piece is covered, with the rows beside it: a line may bend slightly.
     strips = ndimage.uniform_filter1d(np.asarray(strips, np.float32) / 255, 3, axis=0)
     strips = np.minimum(3 * strips, 1)
-    if strips.max(axis=0).mean() <= 0.9:
-        return found  # most often: no line can be there
     centers = ((np.arange(CELLS) + 0.5) * width / CELLS).astype(int)
     for rise in range(-(height // 10), height // 10 + 1, 2):
         shift = np.rint(rise * (columns / width - 0.5)).astype(int)
         rows = (np.arange(height)[:, None] + shift[centers]).clip(0, height - 1)
         covered = strips[rows, np.arange(CELLS)].mean(axis=1) > 0.9
-        if ndimage.minimum_filter1d(covered, height // 20 + 1).any():
-            return np.zeros_like(strokes)  # too thick for a rule: a stroke from side to side
+        if ndimage.minimum_filter1d(covered, max(4, height // 20 + 1)).any():
+            return np.zeros_like(strokes)  # too thick for a rule, which covers 3 rows and more
         found[(np.argwhere(covered) + shift).clip(0, height - 1), columns] = True
     return found & ndimage.maximum_filter(strokes, (3, 1))
 
 
 def choose_digit(contrast: np.ndarray, threshold: float) -> tuple[np.ndarray, list[str]]:
-    """Which pixels, bool [height, width], are the digit's, and what gives rise to doubt.
+    """Which pixels, bool [height, width], are the digit's or 2 from them, and what casts doubt.
 
-    The digit is the strongest connected component that does not touch the picture's sides, with the
-    parts close to it. Strokes that are 4 pixels apart are connected.
+    The digit is the connected component with the most contrast, which counts a quarter for each
+    side of the picture it touches, and the parts close to it. Strokes 4 pixels apart are connected.
     """
     strokes = contrast > threshold
     labels, count = ndimage.label(ndimage.maximum_filter(strokes, 5), np.ones((3, 3)))

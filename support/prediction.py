@@ -20,8 +20,9 @@ from support.files import DataError, atomic_write, error_line, printable
 from support.photo import find_ink, read_image
 
 # A prediction is reported as unsure if its probability, averaged over the image as it is and turned
-# by ANGLES (degrees), is below UNSURE: the highest threshold, in steps of 0.05, with at most 4% of
-# false alarms on synthetic photographs of 2,010 digits held out of the training.
+# by ANGLES (degrees), is below UNSURE: the highest threshold, in steps of 0.05, by which at most 4%
+# of the digits read correctly come with a warning, in 2,010 synthetic photographs of held-out
+# training digits (results/report/engineering.md).
 ANGLES = (-30, -15, 15, 30)
 UNSURE = 0.7
 
@@ -65,7 +66,7 @@ def classify(
     image: torch.Tensor, model: nn.Module, device: torch.device
 ) -> tuple[torch.Tensor, bool]:
     """Return the probability of each digit in an image in MNIST's form, float32 [10], and whether
-    the network is sure: a digit that is written well stays the same when it is turned a little."""
+    the first one's mean over the image as it is and turned by ANGLES is at least UNSURE."""
     turned = [ndimage.rotate(image[0].numpy(), angle, order=1, reshape=False) for angle in ANGLES]
     images = torch.from_numpy(np.stack([image[0], *turned]))[:, None]
     with torch.no_grad():

@@ -1,11 +1,13 @@
 """A person's own images: whatever they look like, the network sees a digit in MNIST's form."""
 
+import contextlib
 import io
 import json
 import os
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -546,13 +548,37 @@ def test_a_ground_is_even_where_ink_touches_all_sides(shares, even):
     assert np.array_equal(contrast, 200 - pixels) == even
 
 
-def test_from_100_pixels_on_noise_is_evened_out():
-    pixels = np.full((100, 120), 200)
-    pixels[50, 60] = 20
-    contrast = contrast_to_ground(image_of(pixels))
-    assert contrast[50, 60] == contrast[51, 61] == 20  # a ninth of 180
-    assert contrast[50, 62] == contrast[48, 60] == 0
-    assert contrast_to_ground(image_of(pixels[1:])).max() == 180
+@pytest.mark.parametrize(("power", "strength"), [(2, 0.35), (2, 0.5), (4, 0.35), (4, 0.5)])
+@pytest.mark.parametrize("ink", [30, 130])
+def test_dark_corners_are_no_digit(tmp_path, power, strength, ink):
+    """As many lenses make them: light falls off from the middle."""
+    image = draw_seven("L", 230, ink, size=(300, 300), place=(110, 80))
+    image.save(tmp_path / "plain.png")
+    y, x = np.mgrid[-1:1:300j, -1:1:300j]
+    light = 1 - strength * (np.hypot(x, y) / 2**0.5) ** power
+    Image.fromarray((np.asarray(image) * light).astype(np.uint8)).save(tmp_path / "dark.png")
+    digit, doubts = find_digit(tmp_path / "dark.png")
+    assert doubts == []
+    assert difference(digit[0].numpy(), seen(tmp_path / "plain.png")) < 8
+
+
+@pytest.mark.parametrize("side", [99, 100, 800, 1200])
+def test_noise_is_evened_out_where_the_copy_is_large_and_little_reduced(side):
+    """A pixel of 180, in a copy of 99 to 400 pixels, counts a ninth or whole."""
+    pixels = np.full((side, side), 200)
+    factor = max(1, side // 400)
+    middle = side // 2 // factor
+    near = slice(middle * factor, (middle + 1) * factor)
+    pixels[near, near] = 20
+    with mock.patch("support.photo.contrast_to_ground", side_effect=DataError) as seen_by:
+        with contextlib.suppress(DataError):
+            find_ink(image_of(pixels))
+        [copy] = seen_by.call_args.args
+    contrast = 200 - np.asarray(copy).astype(int)
+    ninth = side in (100, 800)
+    assert contrast[middle, middle] == (20 if ninth else 180)
+    assert contrast[middle + 1, middle - 1] == (20 if ninth else 0)
+    assert contrast[middle + 2, middle] == 0
 
 
 def test_ink_in_the_shade_counts_as_much_as_ink_in_the_light():
@@ -635,6 +661,12 @@ def test_a_stroke_from_side_to_side_is_thicker_than_a_line(rise):
     lines = [line_of(rise, middle=row) for row in range(90, 110)]
     assert crossing_lines(np.any(lines[:7], axis=0)).any()
     assert not crossing_lines(np.any(lines[:10], axis=0)).any()
+
+
+def test_in_a_small_picture_a_line_of_one_pixel_is_a_line():
+    strokes = np.zeros((58, 58), bool)
+    strokes[[12, 29, 46]] = True
+    assert crossing_lines(strokes)[[12, 29, 46]].all()
 
 
 def test_under_a_printed_line_lies_what_lies_around():
@@ -836,11 +868,35 @@ def test_a_turned_sheet_is_set_upright(tmp_path, angle):
 
 def test_a_sheet_in_a_large_picture_is_cut_out_of_a_reduced_copy():
     image = draw_sheet(SHEET_PLACES["all sides"])
-    for side, factor in ((1500, 1), (1700, 2), (2500, 3)):
+    for side, factor in ((1900, 1), (4100, 2), (6100, 3)):
         large = image.resize((side, side))
         [width, height] = next(find_sheets(large)).size
         assert width * factor == pytest.approx(310 / 480 * side, rel=0.06)
         assert height * factor == pytest.approx(350 / 480 * side, rel=0.06)
+
+
+@pytest.mark.parametrize("angle", [-30, 30])
+@pytest.mark.parametrize("size", [(1600, 900), (900, 1600)])
+def test_a_turned_sheet_is_found_in_a_picture_of_any_proportions(size, angle):
+    width, height = size
+    x, y = np.array([-300, 300, 300, -300]), np.array([-260, -260, 260, 260])
+    sine, cosine = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    corners = np.stack([x * cosine - y * sine + width / 2, x * sine + y * cosine + height / 2], 1)
+    sheet = next(find_sheets(draw_sheet(corners, size=size, place=(width // 2, height // 2))))
+    assert np.abs(np.subtract(sorted(sheet.size), [520, 600])).max() <= 60
+
+
+def test_a_thin_stroke_in_a_large_picture_is_seen():
+    """A ballpoint's line on a sheet of paper in a picture of 12 megapixels."""
+    pixels = np.full((3000, 4000), 230)
+    pixels[1500:1620, 2000:2004] = 40
+    pixels[1500:1504, 1960:2004] = 40
+    for table in (230, 60):
+        pixels[:300] = pixels[-300:] = pixels[:, :300] = pixels[:, -300:] = table
+        ink, doubts = find_ink(image_of(pixels))
+        assert doubts == []
+        rows, columns = ink.any(axis=1).nonzero()[0], ink.any(axis=0).nonzero()[0]
+        assert np.ptp(rows) / np.ptp(columns) == pytest.approx(120 / 44, rel=0.15)
 
 
 @pytest.mark.parametrize("frame", [(4, 0, 230), (4, 255, 120), (30, 255, 120)])
