@@ -548,6 +548,26 @@ def test_a_ground_is_even_where_ink_touches_all_sides(shares, even):
     assert np.array_equal(contrast, 200 - pixels) == even
 
 
+@pytest.mark.parametrize(
+    ("shares", "even"),
+    [
+        ({66: 0.3}, True),
+        ({63: 0.3}, False),  # too faint for ink
+        ({160: 0.25, 40: 0.09}, True),  # the ink's soft edges
+        ({160: 0.25, 40: 0.12}, False),  # dark corners
+    ],
+)
+def test_where_ink_touches_all_sides_little_lies_between_it_and_the_ground(shares, even):
+    """On each side, so much differs from the ground by so much."""
+    pixels = np.full((102, 102), 200)
+    side = np.full(100, 200)
+    for step, share in shares.items():
+        side[(side == 200).nonzero()[0][: round(100 * share)]] -= step
+    pixels[[0, -1], 1:-1] = side
+    pixels[1:-1, [0, -1]] = side[:, None]
+    assert np.array_equal(contrast_to_ground(image_of(pixels)), 200 - pixels) == even
+
+
 @pytest.mark.parametrize(("power", "strength"), [(2, 0.35), (2, 0.5), (4, 0.35), (4, 0.5)])
 @pytest.mark.parametrize("ink", [30, 130])
 def test_dark_corners_are_no_digit(tmp_path, power, strength, ink):
