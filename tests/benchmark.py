@@ -559,12 +559,12 @@ from pathlib import Path
 from dataset import normalize
 from support.checkpoint import load_model
 from support.prediction import find_digit
-model, *photos = map(Path, sys.argv[1:])
-find_digit(photos[0])  # imports what is imported later
+checkpoint, *photos = map(Path, sys.argv[1:])
+find_digit(photos[0])  # some modules are imported at first use
 start = time.process_time()
 found = [find_digit(photo)[0] for photo in photos]
 print(1000 * (time.process_time() - start) / len(photos))
-model = load_model(model)
+model = load_model(checkpoint)
 print(*(model(normalize(image)[None]).argmax().item() for image in found))
 """
 
@@ -578,8 +578,8 @@ def find_digits(tree: Path, photos: list[Path]) -> tuple[float, list[str]]:
 
 
 def take_photos(folder: Path) -> tuple[list[Path], list[Path]]:
-    """100 photographs of 480x480 pixels, five of each kind of paper, and 20 of them enlarged to 12
-    megapixels."""
+    """100 photographs of 480x480 pixels (few are smaller), five of each kind of paper, and 20 of
+    them stretched to 4000x3000."""
     kinds = [kind for name, kind in (GOOD | UNEVEN).items() if name not in SMALL]
     digits = dataset.MNIST(dataset.find_split("train")).images
     rng = np.random.default_rng(0)

@@ -109,8 +109,8 @@ def test_whatever_the_image_the_network_sees_the_same(tmp_path, kind, options):
     if kind == "large":
         image = image.resize((2000, 3000))
     image.save(tmp_path / "other.png")
-    difference = np.abs(seen(tmp_path / "plain.png").astype(int) - seen(tmp_path / "other.png"))
-    assert difference.mean() < 6
+    apart = np.abs(seen(tmp_path / "plain.png").astype(int) - seen(tmp_path / "other.png"))
+    assert apart.mean() < 6
 
 
 FORMATS = {
@@ -136,10 +136,8 @@ FORMATS = {
 def test_any_format_is_read(tmp_path, ending, mode):
     draw_seven().save(tmp_path / "plain.png")
     draw_seven().convert(mode).save(tmp_path / f"seven.{ending}")
-    difference = np.abs(
-        seen(tmp_path / "plain.png").astype(int) - seen(tmp_path / f"seven.{ending}")
-    )
-    assert difference.mean() < 3
+    apart = np.abs(seen(tmp_path / "plain.png").astype(int) - seen(tmp_path / f"seven.{ending}"))
+    assert apart.mean() < 3
 
 
 def test_a_turned_photo_is_set_upright(tmp_path):
@@ -371,9 +369,9 @@ def logits_of(digit, probability):
         ([(7, 0.99), (7, 0.99), (7, 0.99)], True),
         ([(7, 0.5001), (7, 0.99), (7, 0.99)], True),  # in doubt, but when it is turned, it is clear
         ([(7, 0.99), (2, 0.99), (2, 0.99)], False),
-        ([(7, 0.62), (7, 0.73), (7, 0.73)], True),  # a mean of 0.71 is enough
-        ([(7, 0.75), (7, 0.66), (7, 0.69)], False),  # one of 0.69 is not
-        ([(7, 0.9), (7, 0.99), (7, 0.4)], True),  # whichever way it is turned
+        ([(7, 0.58), (7, 0.68), (7, 0.68)], True),  # a mean of 0.66 is enough
+        ([(7, 0.7), (7, 0.62), (7, 0.63)], False),  # one of 0.64 is not
+        ([(7, 0.7), (7, 0.99), (7, 0.3)], True),  # whichever way it is turned
     ],
 )
 def test_the_network_is_sure_of_what_it_sees_in_the_turned_image_as_well(seen, sure):
