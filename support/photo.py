@@ -132,7 +132,7 @@ def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
     digit, doubts = choose_digit(contrast, contrast.max() / 4)
     [(rows, columns)] = ndimage.find_objects(digit.astype(np.uint8))
     side = max(rows.stop - rows.start, columns.stop - columns.start)
-    if factor > 1 and side < LONGEST / 7:  # too small: look closer, with as much around it
+    if factor > 1 and side < LONGEST / 7:  # under 57 pixels: look closer, with as much around it
         start = factor * (np.array([columns.start, rows.start]) - side)
         stop = factor * (np.array([columns.stop, rows.stop]) + side)
         ink, more = find_ink_within(image.crop((*start.clip(0), *stop.clip(max=image.size))))
