@@ -28,7 +28,7 @@ from torch.utils.data import (
 )
 
 from support.download import download_mnist
-from support.files import DataError
+from support.errors import DataError
 from support.mnist_files import SIZE, read_split
 
 DEFAULT_DATA_DIR = Path("/data/MNIST_assignment")

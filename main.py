@@ -32,16 +32,10 @@ from model import MODELS
 
 # Helpers: train() and test() need none of them.
 from support.checkpoint import TrainingState, load_checkpoint, load_model, model_of
-from support.distributed import (
-    distribute,
-    is_first_of_torchrun,
-    pick_device,
-    process_group,
-    progress_bar,
-    set_up_cpu,
-)
+from support.device import pick_device, set_up_cpu
+from support.distributed import distribute, is_first_of_torchrun, process_group, progress_bar
+from support.errors import RunError, run_program
 from support.evaluation import show_evaluation
-from support.files import RunError, run_program
 from support.muon import Muon
 from support.options import Settings, option, parse_arguments
 from support.run_files import RunFiles

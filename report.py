@@ -25,8 +25,10 @@ from dataset import MNIST, data_loader, find_split, split_validation
 from model import MODEL_TITLES
 from support.argument_types import int_at_least
 from support.checkpoint import load_model, write_checkpoint
-from support.distributed import is_first_of_torchrun, pick_device, set_up_cpu
-from support.files import RunError, atomic_write, run_program
+from support.device import pick_device, set_up_cpu
+from support.distributed import is_first_of_torchrun
+from support.errors import RunError, run_program
+from support.files import atomic_write
 from support.options import Parser, Settings, add_folders
 from support.report import figures, regularization, tables
 from support.report.curves import save_accuracy, save_curves

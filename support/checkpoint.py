@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from model import MODELS
-from support.files import RunError, atomic_write
+from support.errors import RunError
+from support.files import atomic_write
 
 CHECKPOINT_FORMAT = 2
 # How the state of each kind of device's random generator is got, and set.

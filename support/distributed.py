@@ -1,11 +1,9 @@
-"""Where a run computes: its device, its threads, and, under torchrun, its several processes."""
+"""The processes that torchrun starts: how they share a run, and each of its batches."""
 
 import contextlib
-import ctypes
 import io
 import math
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 
@@ -14,55 +12,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from support.files import RunError
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is the fastest that is available.
-
-    Raises:
-        RunError: this machine, or this build of torch, has no such device.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    available["cpu"] = True
-    if name == "auto":
-        name = next(kind for kind in available if available[kind])
-    if not available[name]:
-        raise RunError(f"--device {name}: torch finds none here; try --device auto")
-    if name == "cuda" and distributed.is_torchelastic_launched():
-        # report.py's processes, each with runs of its own, may share a GPU.
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    """Describe the device: "cpu (2 threads)", "cuda (NVIDIA H100)", "2 times cpu (1 thread)"."""
-    name = device.type
-    if name == "cuda":
-        name += f" ({torch.cuda.get_device_name(device)})"
-    elif name == "cpu":
-        threads = torch.get_num_threads()
-        name += " (1 thread)" if threads == 1 else f" ({threads} threads)"
-    processes = distributed.get_world_size() if distributed.is_initialized() else 1
-    return name if processes == 1 else f"{processes} times {name}"
-
-
-def set_up_cpu(threads: int | None) -> None:
-    """Set the number of CPU threads (None: torch's default; under torchrun, this process's share of
-    the cores), and make glibc keep the memory that tensors free.
-
-    By default glibc returns most of it to the system, which then clears every page again: that
-    takes a quarter of an epoch with batches of 128 (mallopt(3)).
-    """
-    if threads is None and distributed.is_torchelastic_launched():
-        threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if platform.libc_ver()[0] == "glibc":
-        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
-        libc = ctypes.CDLL(None)
-        libc.mallopt(trim_threshold, 256 << 20)  # bytes
-        libc.mallopt(mmap_threshold, 32 << 20)  # the most that it accepts
+from support.errors import RunError
 
 
 @contextlib.contextmanager

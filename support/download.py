@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from support.files import DataError, atomic_write, remove_leftovers
+from support.errors import DataError
+from support.files import atomic_write, remove_leftovers
 from support.mnist_files import SIZE
 
 # The four files that Yann LeCun published, and what their bytes must hash to.

@@ -18,7 +18,8 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
-from support.files import DataError, atomic_write, remove_leftovers
+from support.errors import DataError
+from support.files import atomic_write, remove_leftovers
 
 SIZE = 28  # width and height in pixels
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

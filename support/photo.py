@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from support.files import DataError
+from support.errors import DataError
 
 LONGEST = 400  # pixels: a larger picture is first looked at in a reduced copy
 FAINTEST = 32  # of 255: the least contrast of a digit

@@ -16,7 +16,8 @@ from scipy import ndimage
 from torch import nn
 
 from dataset import SIZE, normalize
-from support.files import DataError, atomic_write, error_line, printable
+from support.errors import DataError, error_line, printable
+from support.files import atomic_write
 from support.photo import find_ink, read_image
 
 # A prediction is reported as unsure if its probability, averaged over the image as it is and turned

@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 from model import count_parameters, title_of
 from support.checkpoint import TrainingState, load_checkpoint, misfit, write_checkpoint
-from support.distributed import device_name, from_main_process, is_main_process
-from support.files import RunError, atomic_write
+from support.device import device_name
+from support.distributed import from_main_process, is_main_process
+from support.errors import RunError
+from support.files import atomic_write
 from support.options import Settings, changed_settings, option
 from support.plots import SPLIT_TITLES, save_run_plot
 from support.provenance import code_commit, fingerprint, package_versions, processor_name

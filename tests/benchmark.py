@@ -43,7 +43,7 @@ import dataset
 import main
 from model import MODELS, LeNet5
 from support import distributed, run_files
-from support.distributed import set_up_cpu
+from support.device import set_up_cpu
 from support.download import to_idx
 from support.mnist_files import tar_members
 from support.provenance import processor_name

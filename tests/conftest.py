@@ -13,7 +13,7 @@ import torch
 from helpers import ROOT, make_digits, make_members, write_data, write_folder, write_tar
 
 from support import run_files
-from support.files import run_program
+from support.errors import run_program
 
 
 def pytest_configure():

@@ -21,7 +21,7 @@ from support.checkpoint import (
     load_model,
     write_checkpoint,
 )
-from support.files import RunError
+from support.errors import RunError
 from support.options import Settings
 from support.provenance import fingerprint
 from support.run_files import RunFiles

@@ -21,7 +21,7 @@ from dataset import (
     normalize,
     split_validation,
 )
-from support.files import DataError
+from support.errors import DataError
 
 
 @pytest.mark.parametrize("layout", ["tar", "folder"])

@@ -13,14 +13,9 @@ from torch import nn
 
 import main
 from support.checkpoint import load_checkpoint, load_model
-from support.distributed import (
-    device_name,
-    distribute,
-    pick_device,
-    process_group,
-    set_up_cpu,
-)
-from support.files import RunError
+from support.device import device_name, pick_device, set_up_cpu
+from support.distributed import distribute, process_group
+from support.errors import RunError
 from support.options import Settings
 
 # --- device and threads -----------------------------------------------------------------------

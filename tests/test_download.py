@@ -27,7 +27,7 @@ import dataset
 from dataset import MNIST, find_split
 from support import download
 from support.download import download_mnist, pack_tar, to_idx
-from support.files import DataError
+from support.errors import DataError
 
 TORCHVISION = torchvision.datasets.MNIST
 
@@ -376,7 +376,7 @@ READ_ONLY = """
 import sys
 from pathlib import Path
 from support.download import download_mnist
-from support.files import run_program
+from support.errors import run_program
 run_program(lambda: download_mnist(Path(sys.argv[1])), "")
 """
 

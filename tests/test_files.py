@@ -31,7 +31,8 @@ from PIL import Image
 
 from dataset import MNIST
 from support.checkpoint import load_checkpoint
-from support.files import DataError, RunError, atomic_write, run_program
+from support.errors import DataError, RunError, run_program
+from support.files import atomic_write
 from support.options import Settings
 from support.run_files import RunFiles
 
@@ -53,7 +54,12 @@ def python(script, arguments=(), **options):
     # Python prints into a pipe or a file as it usually does: when there is enough, or at the end.
     environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
-        [sys.executable, "-c", f"from support.files import *\n{script}", *arguments],
+        [
+            sys.executable,
+            "-c",
+            f"from support.errors import *\nfrom support.files import *\n{script}",
+            *arguments,
+        ],
         cwd=ROOT,
         env=environment,
         stderr=subprocess.PIPE,
@@ -423,7 +429,7 @@ def test_a_folder_without_images_is_named(data_dir, refused):
 
 RUNS = """
 import json, sys, main
-from support.files import run_program
+from support.errors import run_program
 for data, results in json.loads(sys.argv[1]):
     try:
         run_program(lambda: main.command(["--data-dir", data, "--results-dir", results]), "")

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from support import mnist_files
-from support.files import DataError
+from support.errors import DataError
 from support.mnist_files import decode_images, read_split, tar_members
 
 IMAGES, LABELS = make_digits(5, seed=4)

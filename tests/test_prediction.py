@@ -20,7 +20,7 @@ from scipy import ndimage
 import main
 from dataset import MNIST, find_split, normalize
 from support.checkpoint import load_model
-from support.files import DataError
+from support.errors import DataError
 from support.photo import (
     choose_digit,
     contrast_to_ground,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import make_runs
 
-from support.files import RunError
+from support.errors import RunError
 from support.options import Settings
 from support.report.records import (
     accuracies,

@@ -11,7 +11,7 @@ import main
 import report
 from dataset import MNIST, find_split, split_validation
 from support.checkpoint import load_model
-from support.files import RunError
+from support.errors import RunError
 from support.provenance import fingerprint
 from support.report import figures, regularization, tables
 from support.report.plan import (

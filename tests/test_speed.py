@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.files import RunError
+from support.errors import RunError
 from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
 
 SPEED = {

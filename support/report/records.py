@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from support.files import RunError, atomic_write
+from support.errors import RunError
+from support.files import atomic_write
 from support.options import Settings, changed_settings
 from support.report.plan import CHOICES, FRESH, LONG_CHOICES, LR_CHOICES, Plan
 from support.run_files import is_whole

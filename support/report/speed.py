@@ -4,7 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
-from support.files import RunError
+from support.errors import RunError
 
 PARTS = ("epoch", "start", "memory", "scaling", "fast", "torchrun")  # of what it measures
 
