@@ -5,7 +5,7 @@ A split (train or test) is a tar, or an extracted folder, of 28x28 8-bit graysca
 tensor, so that making a batch is one indexing operation:
 
     trn_set = MNIST(find_split("train"))  # downloaded if necessary
-    for images, labels in data_loader(trn_set, batch_size=64, shuffle=True, seed=0):
+    for images, labels in data_loader(trn_set, batch_size=64, shuffle=True):
         ...  # float32 [64, 1, 28, 28], int64 [64]
 """
 
@@ -13,6 +13,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -73,8 +74,6 @@ class MNIST(Dataset):
             self.images = torch.from_numpy(images).unsqueeze(1)
             self.labels = torch.from_numpy(labels)
         self.transform = transform
-        # What an index of any kind selects from; made once, since every batch asks.
-        self.positions = torch.arange(len(self.labels), device=self.labels.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,16 +82,16 @@ class MNIST(Dataset):
         """Return this set with its images and labels on `device`, where batches are then made."""
         return MNIST((self.images.to(device), self.labels.to(device)), self.transform)
 
-    def __getitem__(self, index: int | slice | list | torch.Tensor) -> tuple:
+    def __getitem__(self, index: int | slice | list[int] | torch.Tensor) -> tuple:
         """Return one sample, (float32 [1, 28, 28], int), for an int; for a slice, a list of indices
         or a mask, a batch, (float32 [B, 1, 28, 28], int64 [B])."""
-        selected = self.positions[index]
-        # index_select copies whole images, which makes it faster than indexing with [].
-        images = normalize(self.images.index_select(0, selected.view(-1)))
+        if isinstance(index, Integral):  # Python's, or NumPy's
+            images, labels = self[[int(index)]]
+            return images[0], int(labels[0])
+        images, labels = normalize(self.images[index]), self.labels[index]
         if self.transform is not None:
             images = self.transform(images)
-        labels = self.labels.index_select(0, selected.view(-1))
-        return (images[0], int(labels[0])) if selected.dim() == 0 else (images, labels)
+        return images, labels
 
 
 def normalize(images: torch.Tensor) -> torch.Tensor:
@@ -167,33 +166,34 @@ AUGMENTATIONS = {"deform": augment}
 
 
 def split_validation(dataset: MNIST, count: int) -> tuple[MNIST, MNIST]:
-    """Hold out `count` random samples, the same every time; return (training, validation)."""
+    """Hold out `count` random samples, the same every time; return (training, validation). Only the
+    training set has the transform of `dataset`."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-    training, validation = (
-        MNIST((dataset.images[indices], dataset.labels[indices]), dataset.transform)
-        for indices in (order[count:], order[:count])
-    )
-    return training, validation
+    held_out, kept = order[:count], order[count:]
+    training = MNIST((dataset.images[kept], dataset.labels[kept]), dataset.transform)
+    return training, MNIST((dataset.images[held_out], dataset.labels[held_out]))
 
 
 def data_loader(
-    dataset: Dataset, batch_size: int = 1000, shuffle: bool = False, seed: int | None = None
+    dataset: MNIST | Subset,
+    batch_size: int = 1000,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
 ) -> DataLoader:
-    """Return a DataLoader that asks `dataset` (MNIST, or a Subset of it) for a whole batch at once.
+    """Return a DataLoader that asks `dataset` for a whole batch at once.
 
     The defaults are for testing: in order, and in large batches, since nothing is kept for a
     backward pass. The last batch holds what is left over. With `shuffle`, every pass has a new
-    order, and `seed` fixes the sequence of orders (None: drawn from torch's global generator).
+    order, drawn from `generator` (None: from torch's global one).
 
     Raises:
         TypeError: `dataset` is a ConcatDataset, or a Subset of one: it takes one index at a time.
     """
-    source = dataset
+    source: Dataset = dataset
     while isinstance(source, Subset):
         source = source.dataset
     if isinstance(source, ConcatDataset):
         raise TypeError("ConcatDataset takes no batch of indices; use torch.utils.data.DataLoader")
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last=False)
     # batch_size=None: dataset[...] is called once for each item of the sampler, a list of indices.

@@ -14,8 +14,6 @@ called NAME (the model's name, with --regularize "-regularized" after it) update
 """
 
 import argparse
-import functools
-import inspect
 import math
 import sys
 import time
@@ -25,20 +23,21 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from dataset import AUGMENTATIONS, MNIST, data_loader, find_split, split_validation
 from model import MODELS
 
 # Helpers: train() and test() need none of them.
 from support.checkpoint import TrainingState, load_checkpoint, load_model, model_of
-from support.device import pick_device, set_up_cpu
+from support.checks import check_parts
+from support.device import memory_errors, pick_device, set_up_cpu
 from support.distributed import distribute, is_first_of_torchrun, process_group, progress_bar
 from support.errors import RunError, run_program
 from support.evaluation import show_evaluation
 from support.muon import Muon
-from support.options import Settings, option, parse_arguments
+from support.options import parse_arguments
 from support.run_files import RunFiles
+from support.settings import Settings
 
 Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images [B, 1, 28, 28], labels [B]
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # logits, labels -> mean loss
@@ -117,30 +116,34 @@ def fit(
     state: TrainingState,
     settings: Settings,
     trn_set: MNIST,
-    trn_loader: DataLoader,
-    tst_loader: DataLoader,
+    watched_set: MNIST,
     device: torch.device,
 ) -> Iterator[dict]:
     """Train and test epoch by epoch, from where `state.history` ends; add each one's numbers to it
     and yield them. (A generator: nothing runs until they are asked for.)
 
     Args:
-        trn_set: what `trn_loader` reads.
-        tst_loader: the test set, or held-out training images.
+        trn_set: its transform is set in each epoch.
+        watched_set: what to test on: the test set, or held-out training images.
 
     Raises:
         RunError: the training or test loss is not a finite number.
     """
+    trn_loader = data_loader(
+        trn_set, settings.batch_size, shuffle=True, generator=state.shuffle_generator
+    )
+    tst_loader = data_loader(watched_set)
     model = distribute(state.model)
     tested = distribute(state.ema, trained=False) if state.ema else model
     trn_criterion = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
     tst_criterion = nn.CrossEntropyLoss()  # never smoothed, so as to be comparable
-    augmentation = AUGMENTATIONS[settings.augment] if settings.augment else None
+    given = trn_set.transform  # none, or one of the caller's own
+    augmentation = AUGMENTATIONS[settings.augment] if settings.augment else given
     augmented_epochs = settings.epochs - settings.no_aug_epochs
 
     for epoch in range(len(state.history) + 1, settings.epochs + 1):  # a resumed run has a history
         start = time.perf_counter()
-        trn_set.transform = augmentation if epoch <= augmented_epochs else None
+        trn_set.transform = augmentation if epoch <= augmented_epochs else given
         batches = progress_bar(trn_loader, f"epoch {epoch}")
         trn_loss, trn_accuracy = train(
             model, batches, device, trn_criterion, state.optimizer, state.scheduler, state.ema
@@ -174,23 +177,37 @@ def onecycle(step: int, steps: int) -> float:
     return min(rising, falling)
 
 
-OPTIMIZERS = {
-    "sgd": functools.partial(torch.optim.SGD, fused=True),  # updates all parameters at once
-    "muon": Muon,
+# Each optimizer by its name: a function of a network's parameters and the settings.
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, s: torch.optim.SGD(
+        parameters, s.lr, s.momentum, weight_decay=s.weight_decay, fused=True
+    ),  # fused: updates all parameters at once
+    "muon": lambda parameters, s: Muon(parameters, s.lr, s.momentum, s.weight_decay),
 }
+# Each schedule: a function of the step (0, 1, ...) and the number of steps, a factor of --lr.
 SCHEDULES = {"onecycle": onecycle, "constant": lambda step, steps: 1.0}
 
 
-def make(registry: dict[str, Callable], name: str, *arguments: object, **options: object) -> object:
-    """Call the class or function that is registered under `name`, with those of the `options` that
-    it has a parameter for. Raise RunError if another one of them is not at its default."""
-    accepted = inspect.signature(registry[name]).parameters
-    for key, value in options.items():
-        if key not in accepted and value != getattr(Settings, key):
-            flag = f"{option(key)} {value}"
-            raise RunError(f"{flag}: {name} has no parameter called {key}; leave it out")
-    taken = {key: value for key, value in options.items() if key in accepted}
-    return registry[name](*arguments, **taken)
+def make_model(name: str, dropout: float | None) -> nn.Module:
+    """Return a new network; `dropout` is passed only if it is not None.
+
+    Raises:
+        RunError: its class does not take the dropout, or needs other arguments.
+    """
+    given = {} if dropout is None else {"dropout": dropout}
+    try:
+        return MODELS[name](**given)
+    except TypeError as error:
+        remedy = "leave out --dropout" if given else "give its arguments defaults"
+        raise RunError(f"cannot make {name}: {error}; {remedy}") from error
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, name: str, steps: int) -> LRScheduler:
+    """Return what sets the learning rate of each of `steps` steps."""
+    # float: a schedule may return NumPy's, which would spoil a checkpoint. min: torch also asks for
+    # the step after the last.
+    schedule = SCHEDULES[name]
+    return LambdaLR(optimizer, lambda step: float(schedule(min(step, steps - 1), steps)))
 
 
 def make_ema(model: nn.Module, decay: float, device: torch.device) -> AveragedModel:
@@ -212,10 +229,10 @@ def load_sets(settings: Settings) -> tuple[MNIST, MNIST]:
 
 
 def run(
-    settings: Settings, device: torch.device, trn_set: MNIST, tst_set: MNIST
+    settings: Settings, device: torch.device | str, trn_set: MNIST, watched_set: MNIST
 ) -> tuple[nn.Module, dict]:
-    """Train one network on `trn_set`, and test it after each epoch on `tst_set`: the test set, or
-    held-out training images. Both lie on the CPU.
+    """Train one network on `trn_set`, and test it after each epoch on `watched_set`: the test set,
+    or held-out training images. Both lie on the CPU.
 
     Returns:
         The trained network (with --ema its average), and the metrics that were written.
@@ -224,34 +241,27 @@ def run(
         RunError: the run cannot start, resume, or go on (the loss is not a finite number).
         OSError: a file cannot be written.
     """
-    files = RunFiles(settings, device, trn_set, tst_set)
-    trn_set, tst_set = trn_set.to(device), tst_set.to(device)  # new objects: fit sets a transform
+    device = torch.device(device)
+    files = RunFiles(settings, device, trn_set, watched_set)
+    trn_set, watched_set = trn_set.to(device), watched_set.to(device)  # new: fit sets a transform
     with files.locked():
         torch.manual_seed(settings.seed)
-        model = make(MODELS, settings.model, dropout=settings.dropout).to(device)
-        trn_loader = data_loader(trn_set, settings.batch_size, shuffle=True, seed=settings.seed)
-        tst_loader = data_loader(tst_set)
-        optimizer = make(
-            OPTIMIZERS,
-            settings.optimizer,
-            model.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        schedule = SCHEDULES[settings.schedule]
-        steps = settings.epochs * len(trn_loader)
+        model = make_model(settings.model, settings.dropout).to(device)
+        optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), settings)
+        check_parts(model, optimizer, trn_set, settings.augment, settings.model, device)
+        steps = settings.epochs * math.ceil(len(trn_set) / settings.batch_size)
         state = TrainingState(
             model,
             optimizer,
-            scheduler=LambdaLR(optimizer, lambda step: schedule(step, steps)),
+            scheduler=make_scheduler(optimizer, settings.schedule, steps),
             ema=make_ema(model, settings.ema, device) if settings.ema else None,
-            shuffle_generator=trn_loader.generator,
+            shuffle_generator=torch.Generator().manual_seed(settings.seed),
             history=[],
         )
-        files.resume(state)  # with --resume
+        if settings.resume:
+            files.resume(state)
         print(files.title_line(model))
-        for entry in fit(state, settings, trn_set, trn_loader, tst_loader, device):
+        for entry in fit(state, settings, trn_set, watched_set, device):
             files.save(state)
             print(files.epoch_line(entry), flush=True)
     print(*files.paths, sep="\n")
@@ -273,6 +283,7 @@ def evaluate(args: argparse.Namespace, settings: Settings, device: torch.device)
     )
 
 
+@memory_errors()
 def command(arguments: list[str] | None = None) -> None:
     """Do what `arguments` (default: those of the command line) ask for."""
     args, settings = parse_arguments(

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from support.argument_types import int_at_least
 from torch import distributed, nn
 
 import main
 from dataset import MNIST, data_loader, find_split, split_validation
 from model import MODEL_TITLES
-from support.argument_types import int_at_least
 from support.checkpoint import load_model, write_checkpoint
 from support.device import pick_device, set_up_cpu
 from support.distributed import is_first_of_torchrun

@@ -2,6 +2,8 @@
 
 import io
 import os
+import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +13,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from model import MODELS
+from support.checks import check_network
+from support.device import random_state, set_random_state
 from support.errors import RunError
 from support.files import atomic_write
 
 CHECKPOINT_FORMAT = 2
-# How the state of each kind of device's random generator is got, and set.
-GET_RANDOM = {
-    "cpu": lambda device: torch.get_rng_state(),
-    "cuda": torch.cuda.get_rng_state,
-    "mps": lambda device: torch.mps.get_rng_state(),
-}
-SET_RANDOM = {
-    "cpu": lambda state, device: torch.set_rng_state(state),
-    "cuda": torch.cuda.set_rng_state,
-    "mps": lambda state, device: torch.mps.set_rng_state(state),
+# The types in a checkpoint: always, and of one that a run can be resumed from.
+FIELDS = {"model": str, "weights": dict, "ema": dict | None}
+RUN_FIELDS = {
+    "config": dict,
+    "data": dict,
+    "optimizer": dict,
+    "scheduler": dict,
+    "random": dict,
+    "shuffle": torch.Tensor,
+    "epoch": int,
+    "history": list,
 }
 
 
@@ -46,7 +51,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
-            "random": {kind: GET_RANDOM[kind](device) for kind in {"cpu", device.type}},
+            "random": random_state(device),
             "shuffle": self.shuffle_generator.get_state(),
             "epoch": len(self.history),
             "history": self.history,
@@ -66,19 +71,28 @@ class TrainingState:
             self.ema.load_state_dict(saved["ema"])
         self.shuffle_generator.set_state(saved["shuffle"])
         self.history.extend(saved["history"])
-        for kind in saved["random"].keys() & {"cpu", device.type}:
-            SET_RANDOM[kind](saved["random"][kind], device)
+        set_random_state(saved["random"], device)
 
 
 def write_checkpoint(path: Path, checkpoint: dict) -> None:
     """Write a checkpoint whole, or not at all.
 
     Raises:
+        RunError: it could not be read again: it holds something else than tensors and plain values.
         OSError: it cannot be written.
     """
     # Through memory, because torch.save reports a full disk as a RuntimeError of its own.
     content = io.BytesIO()
     torch.save({"format": CHECKPOINT_FORMAT} | checkpoint, content)
+    content.seek(0)
+    try:
+        torch.load(content, weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        raise RunError(
+            f"{path}: was not written, since nothing could read it again: a state_dict of this run "
+            f"holds {kind[1] if kind else 'an object'}; use tensors and plain Python values"
+        ) from error
     with atomic_write(path) as file:
         file.write(content.getbuffer())
 
@@ -100,6 +114,13 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
         raise RunError(f"{path}: is damaged, or not a checkpoint; train again") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise RunError(f"{path}: is not a checkpoint of this version of the program; train again")
+    config = checkpoint.get("config", {"epochs": 1})  # none, where it holds weights alone
+    expected = FIELDS | RUN_FIELDS if "config" in checkpoint else FIELDS
+    for name, kind in expected.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise RunError(f"{path}: is damaged (its {name} is missing or odd); train again")
+    if not isinstance(config.get("epochs"), int):
+        raise RunError(f"{path}: is damaged (its config has no epochs); train again")
     return checkpoint
 
 
@@ -134,6 +155,7 @@ def model_of(path: str | os.PathLike, checkpoint: dict) -> nn.Module:
         model.load_state_dict(weights)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: {misfit(name, error)}") from error
+    check_network(model, name, torch.device("cpu"))
     return model.eval()
 
 

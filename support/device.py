@@ -1,26 +1,39 @@
-"""Where a run computes: its device, and its CPU threads."""
+"""Where a run computes: its device with its random generator, and its CPU threads."""
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 
 import torch
 from torch import distributed
 
 from support.errors import RunError
 
+# How the state of each kind of device's random generator is got, and set.
+GET_RANDOM = {
+    "cpu": lambda device: torch.get_rng_state(),
+    "cuda": torch.cuda.get_rng_state,
+    "mps": lambda device: torch.mps.get_rng_state(),
+}
+SET_RANDOM = {
+    "cpu": lambda state, device: torch.set_rng_state(state),
+    "cuda": torch.cuda.set_rng_state,
+    "mps": lambda state, device: torch.mps.set_rng_state(state),
+}
+
 
 def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is the fastest that is available.
+    """Return the device called `name`; "auto" is CUDA or the CPU.
 
     Raises:
         RunError: this machine, or this build of torch, has no such device.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    available["cpu"] = True
     if name == "auto":
-        name = next(kind for kind in available if available[kind])
-    if not available[name]:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, True):
         raise RunError(f"--device {name}: torch finds none here; try --device auto")
     if name == "cuda" and distributed.is_torchelastic_launched():
         # report.py's processes, each with runs of its own, may share a GPU.
@@ -48,7 +61,7 @@ def set_up_cpu(threads: int | None) -> None:
     takes a quarter of an epoch with batches of 128 (mallopt(3)).
     """
     if threads is None and distributed.is_torchelastic_launched():
-        threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
+        threads = max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]))
     if threads is not None:
         torch.set_num_threads(threads)
     if platform.libc_ver()[0] == "glibc":
@@ -56,3 +69,25 @@ def set_up_cpu(threads: int | None) -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(trim_threshold, 256 << 20)  # bytes
         libc.mallopt(mmap_threshold, 32 << 20)  # the most that it accepts
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of the random generators of the CPU and of `device`."""
+    return {kind: GET_RANDOM[kind](device) for kind in {"cpu", device.type}}
+
+
+def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Set the random generators as `random_state` found them (of other devices: ignored)."""
+    for kind in states.keys() & {"cpu", device.type}:
+        SET_RANDOM[kind](states[kind], device)
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Say in one line that the memory of a GPU is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "the GPU's memory is full; lower --batch-size, or use --device cpu"
+        ) from error

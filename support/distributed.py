@@ -4,8 +4,10 @@ import contextlib
 import io
 import math
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -30,7 +32,13 @@ def process_group(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
         torch.cuda.set_device(device)  # what speaks of "the" GPU then means this process's
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except distributed.DistError as error:
+        raise RunError(
+            f"the processes of this run do not find each other ({str(error).splitlines()[0]}); "
+            "start all of them, and check --master-addr and --master-port"
+        ) from error
     silence = (
         contextlib.nullcontext() if is_main_process() else contextlib.redirect_stdout(io.StringIO())
     )
@@ -76,7 +84,24 @@ def is_first_of_torchrun() -> bool:
     return not distributed.is_torchelastic_launched() or os.environ["RANK"] == "0"
 
 
-def from_main_process(value: object) -> object:
+def check_same_everywhere(values: dict[str, object]) -> None:
+    """Raise RunError, in every process of a run, unless all of them pass the same `values`."""
+    if not distributed.is_initialized():
+        return
+    all_values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(all_values, values | {"host": platform.node()})
+    first, *others = all_values
+    for rank, other in enumerate(others, start=1):
+        for name in values:
+            if other[name] != first[name]:
+                raise RunError(
+                    f"process {rank} on {other['host']}: {name} is {other[name]}, but "
+                    f"{first[name]} in process 0 on {first['host']}; start all with the same "
+                    "command on the same data"
+                )
+
+
+def from_main_process(value: Any) -> Any:  # noqa: ANN401 (anything that can be pickled)
     """Return, in every process, the `value` that the main process passes."""
     if not distributed.is_initialized():
         return value

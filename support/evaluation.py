@@ -1,12 +1,14 @@
 """What --evaluate tells about a trained network: loss, accuracy, confusion matrix, pictures."""
 
 import json
+import zlib
 from pathlib import Path
 
 import torch
 from torch.nn import functional
-from torch.utils.data import Dataset
 
+from dataset import MNIST
+from support.errors import printable
 from support.plots import save_confusion, save_misclassified
 from support.provenance import fingerprint
 
@@ -40,7 +42,7 @@ def show_evaluation(
     path: Path,
     checkpoint: dict,
     tst_path: Path,
-    tst_set: Dataset,
+    tst_set: MNIST,
     logits: torch.Tensor,
     results_dir: Path,
     as_json: bool,
@@ -59,8 +61,13 @@ def show_evaluation(
     accuracy = int(counts.trace()) / len(labels)
     known = checkpoint.get("data", {}).get("test")  # none, if the run watched other images
     differs = known is not None and known != fingerprint(tst_set)
-    confusion_path = results_dir / "plots" / f"{path.stem}_confusion.png"
-    misclassified_path = results_dir / "plots" / f"{path.stem}_misclassified.png"
+    pictures = results_dir / "plots" / "evaluation"  # apart from those of runs
+    name = path.stem
+    if path.parent.resolve() != (results_dir / "checkpoints").resolve():
+        # A network from elsewhere may have the name of one of these.
+        name += f"-{zlib.crc32(str(path.resolve()).encode()):08x}"
+    confusion_path = pictures / f"{name}_confusion.png"
+    misclassified_path = pictures / f"{name}_misclassified.png"
     save_confusion(confusion_path, f"{path.name}: {accuracy:.2%} of the test set", counts)
     save_misclassified(misclassified_path, path.name, tst_set.images, labels, logits.softmax(dim=1))
     if as_json:
@@ -75,8 +82,8 @@ def show_evaluation(
         print(json.dumps(result))
         return
     note = " (not those that were tested while it trained)" if differs else ""
-    print(f"{path}, on {len(labels):,} test images of {tst_path}{note}:")
+    print(printable(f"{path}, on {len(labels):,} test images of {tst_path}{note}:"))
     wrong = len(labels) - int(counts.trace())
     print(f"loss {loss:.4f}, accuracy {accuracy:.2%} ({wrong:,} misclassified)\n")
     print(confusion_table(counts))
-    print(f"\n{confusion_path}\n{misclassified_path}")
+    print("", printable(str(confusion_path)), printable(str(misclassified_path)), sep="\n")

@@ -9,14 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+
+from dataset import MNIST
 
 
-def fingerprint(dataset: Dataset) -> int:
+def fingerprint(dataset: MNIST) -> int:
     """Return the CRC-32 of a data set's `images` and `labels`, on the CPU, which
     identifies the data."""
     images, labels = dataset.images.contiguous(), dataset.labels.contiguous()
-    return zlib.crc32(images.numpy(), zlib.crc32(labels.numpy()))
+    return zlib.crc32(images.numpy().data, zlib.crc32(labels.numpy().data))
 
 
 def code_commit() -> str | None:
@@ -25,7 +26,7 @@ def code_commit() -> str | None:
     if shutil.which("git") is None:
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8")
     return git.stdout.strip() or None
 
 

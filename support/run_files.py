@@ -9,31 +9,36 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
-from torch.utils.data import Dataset
 
+from dataset import MNIST
 from model import count_parameters, title_of
 from support.checkpoint import TrainingState, load_checkpoint, misfit, write_checkpoint
 from support.device import device_name
-from support.distributed import from_main_process, is_main_process
+from support.distributed import check_same_everywhere, from_main_process, is_main_process
 from support.errors import RunError
 from support.files import atomic_write
-from support.options import Settings, changed_settings, option
 from support.plots import SPLIT_TITLES, save_run_plot
 from support.provenance import code_commit, fingerprint, package_versions, processor_name
+from support.settings import Settings, changed_settings, option
+
+LOCAL = {"data_dir", "results_dir", "threads"}  # settings that each process may have of its own
 
 
 class RunFiles:
     """What a run writes, and what it is checked against when it is resumed.
 
     Args:
-        trn_set, tst_set: data sets whose images and labels are fingerprinted; on the CPU.
+        trn_set, watched_set: the data sets, on the CPU.
+
+    Raises:
+        RunError: the processes of the run have different settings or data.
 
     Attributes:
         checkpoint, metrics, plot: the paths of its files; `paths` holds all three.
     """
 
     def __init__(
-        self, settings: Settings, device: torch.device, trn_set: Dataset, tst_set: Dataset
+        self, settings: Settings, device: torch.device, trn_set: MNIST, watched_set: MNIST
     ) -> None:
         self.settings, self.device = settings, device
         self.checkpoint = settings.results_dir / "checkpoints" / f"{settings.name}.pt"
@@ -47,8 +52,14 @@ class RunFiles:
             "processor": processor_name(),
         }
         self.watched_title = SPLIT_TITLES[settings.watched]
-        self.data = {"training": fingerprint(trn_set), self.watched_title: fingerprint(tst_set)}
-        self.counts = f"{len(trn_set):,} training and {len(tst_set):,} {self.watched_title} images"
+        self.data = {"training": fingerprint(trn_set), self.watched_title: fingerprint(watched_set)}
+        self.counts = (
+            f"{len(trn_set):,} training and {len(watched_set):,} {self.watched_title} images"
+        )
+        check_same_everywhere(
+            {option(name): value for name, value in settings.plain().items() if name not in LOCAL}
+            | {f"the checksum of the {name} images": crc for name, crc in self.data.items()}
+        )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -94,81 +105,34 @@ class RunFiles:
             return
         try:
             saved = load_checkpoint(self.checkpoint)
-        except RunError:  # no checkpoint
-            return
-        if difference := self.difference(saved):
+        except RunError:
+            replaced = "a file that cannot be read as a checkpoint"
+        else:
+            replaced = difference(saved, self.settings, self.data)
+        if replaced:
             print(
-                f"{self.checkpoint}: replacing {difference}; --name keeps both, and --resume "
+                f"{self.checkpoint}: replacing {replaced}; --name keeps both, and --resume "
                 "continues an unfinished run"
             )
 
-    def difference(self, saved: dict) -> str:
-        """Return how what a checkpoint holds differs from this run; "" if it is the same run,
-        finished."""
-        if "config" not in saved:
-            return "the weights of a network"
-        changed = changed_settings(saved["config"], self.settings)
-        epochs = saved["config"]["epochs"]
-        if epochs != self.settings.epochs:
-            changed = {"epochs": epochs} | changed
-        if changed:
-            options = ", ".join(f"{option(name)} {changed[name]}" for name in changed)
-            return f"a run with {options}"
-        if saved["data"] != self.data:
-            return "a run on other images"
-        done = saved["epoch"]
-        return "" if done == epochs else f"a run of which {done} of {epochs} epochs were done"
-
     def resume(self, state: TrainingState) -> None:
-        """With --resume, put `state` where the checkpoint of this name left off.
+        """Put `state` where the checkpoint of this name left off, if there is one.
 
         Raises:
             RunError: the checkpoint cannot be used, or was made with other settings or other data.
         """
-        if not self.settings.resume:
-            return
         # The other processes of a run may be on machines that have no such file.
         exists = is_main_process() and self.checkpoint.exists()
         saved = from_main_process(load_checkpoint(self.checkpoint) if exists else None)
         if saved is None:
             print(f"{self.checkpoint}: does not exist yet; starting from the beginning")
             return
-        if "config" not in saved:
-            raise RunError(f"{self.checkpoint}: holds weights only; train without --resume")
+        check_resumable(self.checkpoint, saved, self.settings, self.data)
         try:
-            self.check_resumable(saved)
             state.restore(saved, self.device)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"{self.checkpoint}: {misfit(self.settings.model, error)}") from error
         self.save(state)  # the run may have died after writing only some of its files
-
-    def check_resumable(self, saved: dict) -> None:
-        """Raise RunError, saying what differs, if the checkpoint was made with other settings or
-        other data, or is damaged."""
-        settings, path = self.settings, self.checkpoint
-        epochs = saved["config"]["epochs"]
-        # Checked first: with --regularize, --no-aug-epochs depends on --epochs.
-        if epochs != settings.epochs and (
-            settings.schedule != "constant" or settings.no_aug_epochs
-        ):
-            raise RunError(
-                f"--epochs was {epochs} when {path} was written, and is {settings.epochs}: the "
-                "schedule and --no-aug-epochs depend on the length of a run; set it back, or train "
-                f"all {settings.epochs} epochs without --resume (--name NAME keeps both runs)"
-            )
-        if changed := changed_settings(saved["config"], settings):
-            name = next(iter(changed))
-            raise RunError(
-                f"{option(name)} was {changed[name]} when {path} was written, and is "
-                f"{getattr(settings, name)}: set it back, or train again without --resume"
-            )
-        for name, number in self.data.items():
-            if saved["data"][name] != number:
-                raise RunError(f"{path}: belongs to other {name} images; use those")
-        if saved["epoch"] > settings.epochs:
-            raise RunError(f"{path}: already has {saved['epoch']} epochs; raise --epochs")
-        if not is_whole(saved["history"], saved["epoch"], settings.watched):
-            raise RunError(f"{path}: its history is damaged; train again without --resume")
 
     def save(self, state: TrainingState) -> None:
         """Update the three files of the run, the checkpoint first: --resume reads only that."""
@@ -206,6 +170,54 @@ class RunFiles:
             **self.made_by,
             "data": self.data,
         }
+
+
+def difference(saved: dict, settings: Settings, data: dict[str, int]) -> str:
+    """Return how what a checkpoint holds differs from a run with these settings and fingerprints of
+    its data; "" if it is the same run, finished."""
+    if "config" not in saved:
+        return "the weights of a network"
+    if saved["config"].get("name", settings.name) != settings.name:  # on a disk that ignores case
+        return f"the run {saved['config']['name']}"
+    changed = changed_settings(saved["config"], settings)
+    epochs = saved["config"]["epochs"]
+    if epochs != settings.epochs:
+        changed = {"epochs": epochs} | changed
+    if changed:
+        options = ", ".join(f"{option(name)} {changed[name]}" for name in changed)
+        return f"a run with {options}"
+    if saved["data"] != data:
+        return "a run on other images"
+    done = saved["epoch"]
+    return "" if done == epochs else f"a run of which {done} of {epochs} epochs were done"
+
+
+def check_resumable(path: Path, saved: dict, settings: Settings, data: dict[str, int]) -> None:
+    """Raise RunError, saying what differs, unless the checkpoint at `path` is one of a run with
+    these settings and fingerprints of its data."""
+    if "config" not in saved:
+        raise RunError(f"{path}: holds weights only; train without --resume")
+    epochs = saved["config"]["epochs"]
+    # Checked first: with --regularize, --no-aug-epochs depends on --epochs.
+    if epochs != settings.epochs and (settings.schedule != "constant" or settings.no_aug_epochs):
+        raise RunError(
+            f"--epochs was {epochs} when {path} was written, and is {settings.epochs}: the "
+            "schedule and --no-aug-epochs depend on the length of a run; set it back, or train "
+            f"all {settings.epochs} epochs without --resume (--name NAME keeps both runs)"
+        )
+    if changed := changed_settings(saved["config"], settings):
+        name = next(iter(changed))
+        raise RunError(
+            f"{option(name)} was {changed[name]} when {path} was written, and is "
+            f"{getattr(settings, name)}: set it back, or train again without --resume"
+        )
+    for name, number in data.items():
+        if saved["data"].get(name) != number:
+            raise RunError(f"{path}: belongs to other {name} images; use those")
+    if saved["epoch"] > settings.epochs:
+        raise RunError(f"{path}: already has {saved['epoch']} epochs; raise --epochs")
+    if not is_whole(saved["history"], saved["epoch"], settings.watched):
+        raise RunError(f"{path}: its history is damaged; train again without --resume")
 
 
 def is_whole(history: list[dict], epochs: int, watched: str) -> bool:

@@ -14,17 +14,16 @@ import main
 from dataset import MNIST
 from support.checkpoint import (
     CHECKPOINT_FORMAT,
-    GET_RANDOM,
-    SET_RANDOM,
     TrainingState,
     load_checkpoint,
     load_model,
     write_checkpoint,
 )
+from support.device import GET_RANDOM, SET_RANDOM
 from support.errors import RunError
-from support.options import Settings
 from support.provenance import fingerprint
 from support.run_files import RunFiles
+from support.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 

@@ -141,18 +141,22 @@ def test_a_plain_dataloader_gives_every_sample_with_workers_or_without(tar, work
     )
 
 
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
     trn_set = MNIST(tar)
     trn_set.labels = torch.arange(25)  # so that a label tells which sample it is
-    loader = data_loader(trn_set, 10, shuffle=True, seed=5)
+    loader = data_loader(trn_set, 10, shuffle=True, generator=seeded(5))
     assert len(loader) == 3
     orders = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
     assert [images.shape[0] for images, _ in loader] == [10, 10, 5]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(25))
     assert orders[0] != orders[1]
-    again = data_loader(trn_set, 10, shuffle=True, seed=5)
+    again = data_loader(trn_set, 10, shuffle=True, generator=seeded(5))
     assert [torch.cat([labels for _, labels in again]).tolist() for _ in range(2)] == orders
-    other = data_loader(trn_set, 10, shuffle=True, seed=6)
+    other = data_loader(trn_set, 10, shuffle=True, generator=seeded(6))
     assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
     ordered = data_loader(trn_set, 10, shuffle=False)
     assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
@@ -167,7 +171,7 @@ def test_by_default_a_loader_gives_a_thousand_images_at_once_in_order(tar):
 
 
 def test_a_seeded_loader_leaves_torchs_global_generator_alone(tar):
-    loader = data_loader(MNIST(tar), 4, shuffle=True, seed=0)
+    loader = data_loader(MNIST(tar), 4, shuffle=True, generator=seeded(0))
     before = torch.get_rng_state()
     assert len(list(loader)) == len(list(loader)) == 7
     assert torch.equal(torch.get_rng_state(), before)

@@ -16,7 +16,7 @@ from support.checkpoint import load_checkpoint, load_model
 from support.device import device_name, pick_device, set_up_cpu
 from support.distributed import distribute, process_group
 from support.errors import RunError
-from support.options import Settings
+from support.settings import Settings
 
 # --- device and threads -----------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ from dataset import MNIST
 from support.checkpoint import load_checkpoint
 from support.errors import DataError, RunError, run_program
 from support.files import atomic_write
-from support.options import Settings
 from support.run_files import RunFiles
+from support.settings import Settings
 
 
 def error_of(process):

@@ -22,8 +22,8 @@ from dataset import AUGMENTATIONS, MNIST, data_loader, find_split
 from model import CustomMLP, LeNet5
 from support.checkpoint import load_model
 from support.muon import Muon
-from support.options import Settings
 from support.provenance import fingerprint
+from support.settings import Settings
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from support.errors import RunError
 from support.files import atomic_write
-from support.options import Settings, changed_settings
 from support.report.plan import CHOICES, FRESH, LONG_CHOICES, LR_CHOICES, Plan
 from support.run_files import is_whole
+from support.settings import Settings, changed_settings
 
 TEST_IMAGES = 10_000
 Records = dict[str, list[dict]]  # by row of a table, one record per seed
