@@ -10,8 +10,17 @@ import sys
 import matplotlib
 import pytest
 import torch
-from helpers import ROOT, make_digits, make_members, write_data, write_folder, write_tar
+from helpers import (
+    ROOT,
+    LeNet5InFloat64,
+    make_digits,
+    make_members,
+    write_data,
+    write_folder,
+    write_tar,
+)
 
+from model import MODELS
 from support import run_files
 from support.errors import run_program
 
@@ -97,6 +106,12 @@ def saved(monkeypatch):
 def without_plots(monkeypatch):
     """Runs in this process draw nothing: it takes most of a short run."""
     monkeypatch.setattr(run_files, "save_run_plot", lambda *_: None)
+
+
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Makes LeNet-5 compute in float64 in the runs of this process."""
+    monkeypatch.setitem(MODELS, "lenet5", LeNet5InFloat64)
 
 
 @pytest.fixture
