@@ -26,9 +26,9 @@ from support.errors import run_program
 
 
 def pytest_configure():
-    """Two tests run at once (pyproject.toml), so each has one thread, and a core for it."""
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    """Two tests run at once (pyproject.toml), so each has one thread, and a core for it, unless
+    OMP_NUM_THREADS asks for more. The processes that tests start have as many."""
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     # One font cache for all tests and processes, made before they start: otherwise each would make
     # its own in the tests' cache folder, and say so on stderr where that takes long.
     os.environ["MPLCONFIGDIR"] = matplotlib.get_cachedir()
