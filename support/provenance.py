@@ -25,7 +25,7 @@ def code_commit() -> str | None:
     if shutil.which("git") is None:
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8")
     return git.stdout.strip() or None
 
 

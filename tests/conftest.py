@@ -198,6 +198,6 @@ def start_process(script, command, processes, prefix=(), stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         **popen,
     )

@@ -136,7 +136,7 @@ def without_rights() -> list[str]:
 
 
 def metrics_of(results, name="lenet5"):
-    return json.loads((results / "metrics" / f"{name}.json").read_text())
+    return json.loads((results / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def assert_one_line(process, *parts, code=1):

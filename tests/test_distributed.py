@@ -212,7 +212,8 @@ def test_several_gpus_train_as_one(start, tmp_path):
 
 
 def children_of(process):
-    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return children.read_text(encoding="utf-8").split()
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -251,6 +252,6 @@ def test_missing_data_ends_every_process(start, tmp_path):
 
 
 def test_an_error_of_the_first_process_ends_the_others(start, results):
-    results.write_text("a file where the folder should be")
+    results.write_text("a file where the folder should be", encoding="utf-8")
     process = start(processes=2, code=1)
     assert f"error: {results}" in process.stderr

@@ -565,7 +565,7 @@ def test_metrics_tell_the_code_the_processor_and_the_data(
     assert metrics["data"] == {"training": fingerprint(trn_set), "test": fingerprint(tst_set)}
     if (ROOT / ".git").exists():
         head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, encoding="utf-8"
         )
         assert metrics["commit"].removesuffix("-dirty") == head.stdout.strip()
 
