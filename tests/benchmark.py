@@ -276,16 +276,17 @@ def run_python(code: str, *arguments: object, cache: str | None = None) -> tuple
     """Seconds and peak resident memory (MB) of `python -c code`."""
     environment = os.environ | ({"XDG_CACHE_HOME": cache} if cache else {})
     # Asked of the process itself: what the system tells its parent counts the parent's memory too.
-    ending = (
-        "\nprint(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
-    )
+    ending = """
+with open("/proc/self/status", encoding="utf-8") as status:
+    print(next(line.split()[1] for line in status if "VmHWM" in line))
+"""
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-c", code + ending, *map(str, arguments)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return time.perf_counter() - start, int(process.stdout.split()[-1]) / 1024
@@ -463,8 +464,8 @@ def fast_lenet5(seed: int) -> tuple[float, float]:
         contextlib.redirect_stdout(io.StringIO()),
     ):
         main.main([*FAST.split(), "--seed", str(seed), "--results-dir", results])
-        history = json.loads(Path(results, "metrics", "lenet5.json").read_text())["history"]
-    return sum(seconds), history[-1]["test_accuracy"]
+        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text(encoding="utf-8"))
+    return sum(seconds), metrics["history"][-1]["test_accuracy"]
 
 
 def measure_fast() -> dict[str, float]:
@@ -494,7 +495,7 @@ def processes_epoch(processes: int, batch_size: int) -> float:
             check=True,
             capture_output=True,
         )
-        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text())
+        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text(encoding="utf-8"))
     return metrics["history"][-1]["seconds"]
 
 
@@ -520,7 +521,7 @@ def whole_run(model: str, device: str) -> tuple[float, float]:
         start = time.perf_counter()
         subprocess.run([*command, "--results-dir", results], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
-        metrics = json.loads(Path(results, "metrics", f"{model}.json").read_text())
+        metrics = json.loads(Path(results, "metrics", f"{model}.json").read_text(encoding="utf-8"))
     return seconds, 100 * metrics["history"][-1]["test_accuracy"]
 
 
@@ -572,7 +573,7 @@ print(*(model(normalize(image)[None]).argmax().item() for image in found))
 def find_digits(tree: Path, photos: list[Path]) -> tuple[float, list[str]]:
     """Milliseconds of CPU that the code in `tree` takes for a picture, and the digits."""
     command = [sys.executable, "-c", FIND_DIGITS, REPORT / "lenet5.pt", *photos]
-    process = subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True)
+    process = subprocess.run(command, cwd=tree, check=True, capture_output=True, encoding="utf-8")
     milliseconds, *digits = process.stdout.split()
     return float(milliseconds), digits
 
@@ -709,12 +710,12 @@ def benchmark() -> None:
         print_gpu()
         return
     path = REPORT / "speed.json"
-    speed = json.loads(path.read_text()) if path.exists() else {}
+    speed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for part in sys.argv[1:] or PARTS:
         print(part, file=sys.stderr)
         speed[part] = PARTS[part]()
         speed["machine"] = machine()
-        path.write_text(json.dumps(speed, indent=2) + "\n")
+        path.write_text(json.dumps(speed, indent=2) + "\n", encoding="utf-8")
     if speed.keys() >= PARTS.keys():
         print(table(speed))
         draw(speed)

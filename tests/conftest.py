@@ -10,16 +10,25 @@ import sys
 import matplotlib
 import pytest
 import torch
-from helpers import ROOT, make_digits, make_members, write_data, write_folder, write_tar
+from helpers import (
+    ROOT,
+    LeNet5InFloat64,
+    make_digits,
+    make_members,
+    write_data,
+    write_folder,
+    write_tar,
+)
 
+from model import MODELS
 from support import run_files
 from support.errors import run_program
 
 
 def pytest_configure():
-    """Two tests run at once (pyproject.toml), so each has one thread, and a core for it."""
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+    """Two tests run at once (pyproject.toml), so each has one thread, and a core for it, unless
+    OMP_NUM_THREADS asks for more. The processes that tests start have as many."""
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     # One font cache for all tests and processes, made before they start: otherwise each would make
     # its own in the tests' cache folder, and say so on stderr where that takes long.
     os.environ["MPLCONFIGDIR"] = matplotlib.get_cachedir()
@@ -97,6 +106,12 @@ def saved(monkeypatch):
 def without_plots(monkeypatch):
     """Runs in this process draw nothing: it takes most of a short run."""
     monkeypatch.setattr(run_files, "save_run_plot", lambda *_: None)
+
+
+@pytest.fixture
+def in_float64(monkeypatch):
+    """Makes LeNet-5 compute in float64 in the runs of this process."""
+    monkeypatch.setitem(MODELS, "lenet5", LeNet5InFloat64)
 
 
 @pytest.fixture
@@ -183,6 +198,6 @@ def start_process(script, command, processes, prefix=(), stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         **popen,
     )

@@ -9,7 +9,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from model import LeNet5
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +25,18 @@ def make_digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     for image, label in zip(images, labels, strict=True):
         image[4 + 2 * label : 6 + 2 * label] += 150
     return images, labels
+
+
+class LeNet5InFloat64(LeNet5):
+    """For tests in which two ways of computing must agree: in float32 they differ by what the
+    processor and its number of threads round, and training makes more of it."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__(dropout)
+        self.double()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.double())
 
 
 def to_png(image: np.ndarray, **options) -> bytes:
@@ -121,7 +136,7 @@ def without_rights() -> list[str]:
 
 
 def metrics_of(results, name="lenet5"):
-    return json.loads((results / "metrics" / f"{name}.json").read_text())
+    return json.loads((results / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def assert_one_line(process, *parts, code=1):

@@ -191,7 +191,8 @@ os.fsync = fsync
     ],
 )
 def test_a_run_killed_while_it_writes_a_file_goes_on(start, tmp_path, file, epochs):
-    (tmp_path / "sitecustomize.py").write_text(DIES_WHILE_WRITING)  # Python runs it at its start
+    at_start = tmp_path / "sitecustomize.py"  # Python runs it
+    at_start.write_text(DIES_WHILE_WRITING, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "DIES_WRITING": file}
     results = tmp_path / "killed"
     arguments = [*EVERYTHING, "--epochs", 5]
@@ -362,7 +363,7 @@ def emptied(good):
 
 
 def text(good):
-    good.write_text("this is no checkpoint")
+    good.write_text("this is no checkpoint", encoding="utf-8")
 
 
 def of_another_format(good):

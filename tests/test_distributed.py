@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import metrics_of, write_data
+from helpers import ROOT, metrics_of, write_data
 from torch import nn
 
 import main
@@ -142,32 +142,52 @@ def test_a_run_of_its_own_in_one_of_torchruns_processes_is_written(
 # --- several processes ------------------------------------------------------------------------
 
 
-def assert_same_history(results, expected, name="lenet5"):
-    history, other = (metrics_of(folder, name)["history"] for folder in (results, expected))
+LENET5_IN_FLOAT64 = """
+from helpers import LeNet5InFloat64
+from main import main
+from model import MODELS
+
+MODELS["lenet5"] = LeNet5InFloat64
+main()
+"""
+
+
+def assert_same_history(results, expected):
+    history, other = (metrics_of(folder)["history"] for folder in (results, expected))
     assert len(history) == len(other)
     for entry, wanted in zip(history, other, strict=True):
         for quantity in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
-            assert entry[quantity] == pytest.approx(wanted[quantity], abs=1e-4), quantity
+            assert entry[quantity] == pytest.approx(wanted[quantity], abs=1e-8), quantity
 
 
 def assert_same_weights(results, expected):
     one, other = (load_model(folder / "checkpoints/lenet5.pt") for folder in (results, expected))
     for weight, wanted in zip(one.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(weight, wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(weight, wanted, atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_processes_train_as_one_and_go_on_for_another_number(
-    start, tmp_path, without_plots, processes
+    start, tmp_path, without_plots, in_float64, processes
 ):
+    script = tmp_path / "in_float64.py"
+    script.write_text(LENET5_IN_FLOAT64, encoding="utf-8")
+    modules = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     data = write_data(tmp_path / "odd", train=203, test=53)  # neither divides evenly
     alone, together = tmp_path / "alone", tmp_path / "together"
     arguments = ["--batch-size", 25, "--lr", 0.05, "--schedule", "constant"]
-    arguments += ["--momentum", 0.9, "--weight-decay", 0.01, "--augment"]
+    arguments += ["--momentum", 0.9, "--weight-decay", 0.01, "--augment", "--threads", 1]
     start(*arguments, "--epochs", 3, data=data, results=alone)
     start(*arguments, "--epochs", 1, data=data, results=together)
     more = [*arguments, "--epochs", 3, "--resume"]
-    process = start(*more, data=data, results=together, processes=processes)
+    process = start(
+        *more,
+        data=data,
+        results=together,
+        script=script,
+        env={**os.environ, **modules},
+        processes=processes,
+    )
     assert_same_history(together, alone)
     assert_same_weights(together, alone)
 
@@ -192,7 +212,8 @@ def test_several_gpus_train_as_one(start, tmp_path):
 
 
 def children_of(process):
-    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return children.read_text(encoding="utf-8").split()
 
 
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
@@ -231,6 +252,6 @@ def test_missing_data_ends_every_process(start, tmp_path):
 
 
 def test_an_error_of_the_first_process_ends_the_others(start, results):
-    results.write_text("a file where the folder should be")
+    results.write_text("a file where the folder should be", encoding="utf-8")
     process = start(processes=2, code=1)
     assert f"error: {results}" in process.stderr

@@ -133,14 +133,14 @@ def test_evaluate_asks_for_the_test_set_only(start, results, data_dir):
     start("--evaluate", results / "checkpoints/lenet5.pt")
 
 
-def test_evaluate_prints_json_of_the_same_numbers(start, results):
+def test_evaluate_prints_json_of_the_same_numbers(start, results, in_float64):
     start("--epochs", 1)
     path = results / "checkpoints/lenet5.pt"
     entry = load_checkpoint(path)["history"][-1]
     [line] = start("--evaluate", path, "--json").stdout.splitlines()
     result = json.loads(line)
     assert result["checkpoint"] == str(path)
-    assert result["loss"] == pytest.approx(entry["test_loss"], rel=1e-5)
+    assert result["loss"] == pytest.approx(entry["test_loss"], rel=1e-9)
     assert result["accuracy"] == entry["test_accuracy"]
     assert sum(map(sum, result["confusion"])) == 50
     assert sum(result["confusion"][digit][digit] for digit in range(10)) / 50 == result["accuracy"]

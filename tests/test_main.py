@@ -11,7 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_digits, make_members, metrics_of, write_data, write_folder
+from helpers import (
+    ROOT,
+    LeNet5InFloat64,
+    make_digits,
+    make_members,
+    metrics_of,
+    write_data,
+    write_folder,
+)
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -50,21 +58,21 @@ def model_and_optimizer(network, lr):
 
 @pytest.mark.parametrize("size", [7, 64, 210, 1000])
 def test_loss_and_accuracy_are_averages_over_samples_however_batched(digits, size):
-    model, optimizer = model_and_optimizer(LeNet5, lr=0.0)
+    model, optimizer = model_and_optimizer(LeNet5InFloat64, lr=0.0)
     images, labels = digits
     with torch.no_grad():
         logits = model(images)
     loss = cross_entropy(logits, labels).item()
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
-    expected = pytest.approx((loss, accuracy), rel=1e-5)
+    expected = pytest.approx((loss, accuracy), rel=1e-9)
     batches = batches_of(digits, size)
     assert main.test(model, batches, CPU, nn.CrossEntropyLoss()) == expected
     assert main.train(model, batches, CPU, nn.CrossEntropyLoss(), optimizer) == expected
 
 
 def test_training_reports_the_logits_that_each_batch_was_trained_on(digits):
-    model, optimizer = model_and_optimizer(LeNet5, lr=0.1)
-    reference, optimizer_too = model_and_optimizer(LeNet5, lr=0.1)
+    model, optimizer = model_and_optimizer(LeNet5InFloat64, lr=0.1)
+    reference, optimizer_too = model_and_optimizer(LeNet5InFloat64, lr=0.1)
     loss, accuracy = main.train(
         model, batches_of(digits, 64), CPU, nn.CrossEntropyLoss(), optimizer
     )
@@ -76,14 +84,14 @@ def test_training_reports_the_logits_that_each_batch_was_trained_on(digits):
         optimizer_too.zero_grad()
         cross_entropy(logits, labels).backward()
         optimizer_too.step()
-    assert loss == pytest.approx(losses / 210, rel=1e-5)
+    assert loss == pytest.approx(losses / 210, rel=1e-9)
     assert accuracy == pytest.approx(correct / 210)
 
 
 def test_training_takes_the_steps_of_plain_sgd(digits):
     """With momentum, weight decay, a schedule, label smoothing, and an average of the weights."""
     torch.manual_seed(0)
-    model, reference = LeNet5(), LeNet5()
+    model, reference = LeNet5InFloat64(), LeNet5InFloat64()
     reference.load_state_dict(model.state_dict())
     optimizer = main.OPTIMIZERS["sgd"](model.parameters(), lr=0.07, momentum=0.9, weight_decay=0.05)
     scheduler = LambdaLR(optimizer, lambda step: main.SCHEDULES["onecycle"](step, 8))
@@ -398,19 +406,23 @@ def test_the_command_line_sets_optimizer_and_dropout(epochs_of, name, kind):
     assert epoch.model.dropout.p == 0.3
 
 
-def test_label_smoothing_is_for_the_training_loss_only(start, results, data_dir, trn_set):
+def test_label_smoothing_is_for_the_training_loss_only(
+    start, results, data_dir, trn_set, in_float64
+):
     start("--epochs", 1, "--label-smoothing", 0.2, "--lr", "1e-12")  # weights as they were made
     [entry] = metrics_of(results)["history"]
     model = load_model(results / "checkpoints/lenet5.pt")
     images, labels = MNIST(data_dir / "test.tar")[range(50)]
     plain = cross_entropy(model(images), labels).item()
-    assert entry["test_loss"] == pytest.approx(plain, rel=1e-5)
+    assert entry["test_loss"] == pytest.approx(plain, rel=1e-9)
     images, labels = trn_set[range(200)]
     smoothed = cross_entropy(model(images), labels, label_smoothing=0.2).item()
-    assert entry["train_loss"] == pytest.approx(smoothed, rel=1e-5)
+    assert entry["train_loss"] == pytest.approx(smoothed, rel=1e-9)
 
 
-def test_with_ema_the_average_of_the_weights_after_each_step_is_kept(epochs_of, results):
+def test_with_ema_the_average_of_the_weights_after_each_step_is_kept(
+    epochs_of, results, in_float64
+):
     epochs = epochs_of("--epochs", 2, "--batch-size", 64, "--ema", 0.8, "--lr", 0.1)
     first, *others = [weights for epoch in epochs for weights in epoch.weights]
     expected = first
@@ -423,7 +435,9 @@ def test_with_ema_the_average_of_the_weights_after_each_step_is_kept(epochs_of, 
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])
-def test_the_network_that_was_tested_is_saved_and_returned(data_dir, tmp_path, without_plots, ema):
+def test_the_network_that_was_tested_is_saved_and_returned(
+    data_dir, tmp_path, without_plots, in_float64, ema
+):
     settings = Settings(
         epochs=3,
         batch_size=32,
@@ -438,7 +452,7 @@ def test_the_network_that_was_tested_is_saved_and_returned(data_dir, tmp_path, w
     entry = metrics["history"][-1]
     for model in (trained.eval(), load_model(tmp_path / "checkpoints/mine.pt")):
         logits = model(images)
-        assert entry["test_loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-4)
+        assert entry["test_loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-9)
         accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
         assert entry["test_accuracy"] == pytest.approx(accuracy)
 
@@ -551,7 +565,7 @@ def test_metrics_tell_the_code_the_processor_and_the_data(
     assert metrics["data"] == {"training": fingerprint(trn_set), "test": fingerprint(tst_set)}
     if (ROOT / ".git").exists():
         head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, encoding="utf-8"
         )
         assert metrics["commit"].removesuffix("-dirty") == head.stdout.strip()
 

@@ -208,7 +208,7 @@ def test_a_damaged_cache_is_ignored(tar, digits, own_cache, damage):
 
 
 def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(read_split(tar)[1]) == 25
 

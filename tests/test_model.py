@@ -37,7 +37,7 @@ NETWORKS = pytest.mark.parametrize(
 
 def with_the_same_weights(network, reference, dropout=0.0):
     torch.manual_seed(0)
-    model, other = network(dropout), reference(dropout)
+    model, other = network(dropout).double(), reference(dropout).double()
     weights = zip(other.state_dict(), model.state_dict().values(), strict=True)
     other.load_state_dict(dict(weights))
     return model, other
@@ -46,7 +46,7 @@ def with_the_same_weights(network, reference, dropout=0.0):
 @NETWORKS
 def test_logits_and_gradients_are_those_of_the_layers_one_after_another(network, reference):
     model, other = with_the_same_weights(network, reference)
-    images, labels = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
+    images, labels = torch.randn(20, 1, 28, 28).double(), torch.arange(20) % 10
     logits, expected = model(images), other(images)
     torch.testing.assert_close(logits, expected)
     cross_entropy(logits, labels).backward()
@@ -58,7 +58,7 @@ def test_logits_and_gradients_are_those_of_the_layers_one_after_another(network,
 @NETWORKS
 def test_dropout_acts_after_each_hidden_fully_connected_layer_in_training(network, reference):
     model, other = with_the_same_weights(network, reference, dropout=0.4)
-    images = torch.randn(20, 1, 28, 28)
+    images = torch.randn(20, 1, 28, 28).double()
     logits = []
     for each in (model, other):
         torch.manual_seed(1)  # the same outputs are dropped

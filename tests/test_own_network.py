@@ -191,7 +191,7 @@ def trained_by(monkeypatch):
 def test_a_file_of_ones_own_trains_elsewhere_and_predicts(start, tmp_path, results, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "mine.py").write_text(MINE)
+    (elsewhere / "mine.py").write_text(MINE, encoding="utf-8")
     process = start("--model", "mynet", "--epochs", 1, script=elsewhere / "mine.py", env=ELSEWHERE)
     assert "mynet, 23,162 parameters" in process.stdout
     Image.new("L", (28, 28)).save(tmp_path / "empty.png")
@@ -210,7 +210,7 @@ def test_printed_numbers_of_several_processes_are_those_of_evaluation(
     start, tmp_path, data_dir, results, monkeypatch
 ):
     """With batch norm, whose statistics differ between processes, and averaged weights."""
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     start(
         *("--model", "mynet", "--epochs", 3, "--batch-size", 50, "--ema", 0.9),
         script=tmp_path / "mine.py",

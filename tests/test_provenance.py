@@ -29,12 +29,12 @@ def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, mo
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert code_commit() is None  # no repository
     git("init", "--quiet")
-    (tmp_path / "file").write_text("one")
+    (tmp_path / "file").write_text("one", encoding="utf-8")
     git("add", "file")
     git("commit", "--quiet", "-m", "one")
     git("tag", "-a", "v1", "-m", "one")
     assert code_commit() == git("rev-parse", "HEAD")
-    (tmp_path / "file").write_text("two")
+    (tmp_path / "file").write_text("two", encoding="utf-8")
     assert code_commit() == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert code_commit() is None  # no git

@@ -157,7 +157,9 @@ def test_the_log_shown_is_that_of_a_default_run(start, tmp_path):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as results:
         command = [sys.executable, "main.py", "--model", "lenet5", "--results-dir", results]
-        run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        run = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8", check=True
+        )
     lines = shown_lines(run.stdout.replace(results, "results"))
     log = "```text\n" + "\n".join(lines) + "\n```"
     (ROOT / "README.md").write_text(LOG.sub(lambda _: log, README), encoding="utf-8")

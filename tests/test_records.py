@@ -47,7 +47,7 @@ def test_a_record_is_found_as_it_was_written(tmp_path):
     write_record(tmp_path, settings, record)
     assert find_record(tmp_path, settings) == record
     assert record_path(tmp_path, settings) == tmp_path / "runs" / "x.json"
-    assert (tmp_path / "runs" / "x.json").read_text().endswith("\n")
+    assert (tmp_path / "runs" / "x.json").read_text(encoding="utf-8").endswith("\n")
 
 
 def test_a_run_that_is_not_finished_has_no_record(tmp_path):
@@ -230,6 +230,6 @@ def test_confusions_are_counted_by_true_and_predicted_digit_per_run():
 def test_json_keeps_what_a_record_is_made_of(tmp_path):
     settings = Settings(name="x", epochs=1)
     write_record(tmp_path, settings, record_of(settings))
-    text = record_path(tmp_path, settings).read_text()
+    text = record_path(tmp_path, settings).read_text(encoding="utf-8")
     assert json.loads(text) == record_of(settings)
     assert text.startswith('{\n "config": {\n')  # a line a value, so that git shows changes

@@ -145,7 +145,8 @@ def test_every_picture_of_the_report_is_there():
 def test_readmes_command_for_99_percent_is_the_one_that_was_measured():
     import benchmark  # imports torchvision, so only where it is used
 
-    assert f"    python main.py {benchmark.FAST}\n" in (REPORT / "engineering.md").read_text()
+    engineering = (REPORT / "engineering.md").read_text(encoding="utf-8")
+    assert f"    python main.py {benchmark.FAST}\n" in engineering
 
 
 def test_the_committed_network_is_a_lenet5_that_evaluate_can_read():
@@ -211,7 +212,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
 def test_a_damaged_record_stops_the_report_with_one_line(start, small, results):
     path = results / "quick-report" / "runs" / "lenet5-1-epochs-seed-0.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     assert_one_line(start(*QUICK, data=small, program="report", code=1), f"{path}: is damaged")
 
 
@@ -370,7 +371,7 @@ def test_tables_stand_on_lines_of_their_own_and_numbers_wherever_they_are_named(
 
 def test_a_table_without_its_markers_is_named(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text("<!-- b -->\nold\n<!-- end c -->\n")
+    path.write_text("<!-- b -->\nold\n<!-- end c -->\n", encoding="utf-8")
     for name in ("a", "b", "c"):
         missing = f"README.md: has no <!-- {name} --> with <!-- end {name} -->"
         with pytest.raises(RunError, match=missing):

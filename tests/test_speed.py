@@ -85,14 +85,15 @@ def test_two_processes_are_compared_with_one_for_each_batch_size():
 
 
 def test_speeds_are_read_as_they_were_measured(tmp_path):
-    (tmp_path / "speed.json").write_text(json.dumps(SPEED))
+    (tmp_path / "speed.json").write_text(json.dumps(SPEED), encoding="utf-8")
     assert load_speeds(tmp_path / "speed.json") == SPEED
 
 
 @pytest.mark.parametrize("part", ["epoch", "start", "memory", "scaling", "fast", "torchrun"])
 def test_a_part_that_was_not_measured_is_named(tmp_path, part):
     path = tmp_path / "speed.json"
-    path.write_text(json.dumps({name: SPEED[name] for name in SPEED if name != part}))
+    others = {name: SPEED[name] for name in SPEED if name != part}
+    path.write_text(json.dumps(others), encoding="utf-8")
     with pytest.raises(RunError, match=f"speed.json: has no {part}; .* python tests/benchmark.py"):
         load_speeds(path)
 
@@ -101,6 +102,6 @@ def test_speeds_that_are_damaged_or_missing_are_named(tmp_path):
     path = tmp_path / "speed.json"
     with pytest.raises(RunError, match=r"speed.json: has no epoch; git checkout brings it back"):
         load_speeds(path)
-    path.write_text("{")
+    path.write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match=r"speed.json: is damaged .*; git checkout brings it back"):
         load_speeds(path)
