@@ -7,11 +7,12 @@ import time
 
 import pytest
 import torch
-from helpers import metrics_of, write_data
+from helpers import assert_one_line, metrics_of, write_data
 from torch import nn
 
 import main
 from dataset import MNIST
+from model import MODELS, LeNet5
 from support.checkpoint import (
     CHECKPOINT_FORMAT,
     TrainingState,
@@ -255,10 +256,20 @@ def test_a_run_that_replaces_one_on_other_images_or_bare_weights_says_so(start, 
     assert "lenet5.pt: replacing the weights of a network; " in process.stdout.splitlines()[0]
 
 
+def test_a_run_that_replaces_what_cannot_be_read_or_is_called_otherwise_says_so(start, results):
+    start(*PLAIN, "--epochs", 1, "--name", "LeNet5")
+    path = results / "checkpoints/lenet5.pt"
+    (results / "checkpoints/LeNet5.pt").rename(path)  # the same file on a disk that ignores case
+    [line, *_] = start(*PLAIN, "--epochs", 1).stdout.splitlines()
+    assert line.startswith(f"{path}: replacing the run LeNet5; ")
+    path.write_bytes(b"no checkpoint")
+    [line, *_] = start(*PLAIN, "--epochs", 1).stdout.splitlines()
+    assert line.startswith(f"{path}: replacing a file that cannot be read as a checkpoint; ")
+
+
 def test_a_run_again_or_of_another_name_replaces_nothing_worth_a_word(start, results):
     start(*PLAIN, "--epochs", 1)
-    (results / "checkpoints/other.pt").write_bytes(b"no checkpoint")
-    for arguments in ([], ["--name", "third", "--seed", 5], ["--name", "other"]):
+    for arguments in ([], ["--name", "third", "--seed", 5]):
         process = start(*PLAIN, "--epochs", 1, *arguments)
         assert process.stdout.startswith("LeNet-5, ")
 
@@ -386,11 +397,19 @@ def a_bare_tensor(good):
     torch.save(torch.zeros(3), good)
 
 
+def with_odd(**fields):
+    def damage(good):
+        torch.save(torch.load(good, weights_only=True) | fields, good)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         *(with_code, cut_off, emptied, text, of_another_format, of_other_shapes),
-        *(without_optimizer, a_bare_tensor),
+        *(without_optimizer, a_bare_tensor, with_odd(config={}), with_odd(data=5)),
+        *(with_odd(model=["a"]), with_odd(epoch="two"), with_odd(random=None), with_odd(weights=3)),
     ],
 )
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, finished, damage):
@@ -399,6 +418,12 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, fini
     [line] = process.stderr.splitlines()
     assert line.startswith(f"error: {finished}: ")
     assert not os.path.exists(f"{finished}.harmed")
+
+
+@pytest.mark.parametrize("fields", [{"model": ["a"]}, {"weights": 3}, {"ema": 1}, {"data": 5}])
+def test_an_odd_checkpoint_is_refused_where_it_is_used(start, finished, fields):
+    with_odd(**fields)(finished)
+    assert_one_line(start("--evaluate", finished, code=1), f"{finished}: is damaged")
 
 
 def without_loss(history):
@@ -443,6 +468,22 @@ def test_a_folder_in_place_of_the_checkpoint_is_refused_before_training(
     (results / "checkpoints/lenet5.pt").mkdir(parents=True)
     monkeypatch.setattr(main, "train", None)  # training would now fail
     assert "lenet5.pt: is not a file" in start(code=1).stderr
+
+
+def test_what_could_not_be_read_again_is_not_written(start, monkeypatch, finished):
+    class WithAPath(LeNet5):
+        def get_extra_state(self):
+            return finished
+
+        def set_extra_state(self, state):
+            pass
+
+    before = finished.read_bytes()
+    monkeypatch.setitem(MODELS, "lenet5", WithAPath)
+    process = start(*PLAIN, "--epochs", 2, "--seed", 3, code=1)
+    assert "lenet5.pt: was not written, since nothing could read it again" in process.stderr
+    assert "pathlib" in process.stderr
+    assert finished.read_bytes() == before
 
 
 # --- its parts --------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_what_is_told_and_drawn_comes_from_the_same_logits(tmp_path, monkeypatch
         monkeypatch.setattr(evaluation, name, lambda *args, name=name: drawn.update({name: args}))
     logits = 3 * torch.nn.functional.one_hot(DIGITS, 10).float()
     tst_set = MNIST((torch.zeros(len(LABELS), 1, 28, 28, dtype=torch.uint8), LABELS))
-    path, plots = tmp_path / "mine.pt", tmp_path / "plots"
+    path, plots = tmp_path / "checkpoints/mine.pt", tmp_path / "plots/evaluation"
     show_evaluation(path, {}, "here.tar", tst_set, logits, tmp_path, as_json=False)
 
     told, table, files = capsys.readouterr().out.split("\n\n")

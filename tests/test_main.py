@@ -23,7 +23,6 @@ from helpers import (
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LambdaLR
 
 import main
 from dataset import AUGMENTATIONS, MNIST, data_loader, find_split
@@ -93,8 +92,10 @@ def test_training_takes_the_steps_of_plain_sgd(digits):
     torch.manual_seed(0)
     model, reference = LeNet5InFloat64(), LeNet5InFloat64()
     reference.load_state_dict(model.state_dict())
-    optimizer = main.OPTIMIZERS["sgd"](model.parameters(), lr=0.07, momentum=0.9, weight_decay=0.05)
-    scheduler = LambdaLR(optimizer, lambda step: main.SCHEDULES["onecycle"](step, 8))
+    optimizer = main.OPTIMIZERS["sgd"](
+        model.parameters(), Settings(lr=0.07, momentum=0.9, weight_decay=0.05)
+    )
+    scheduler = main.make_scheduler(optimizer, "onecycle", steps=8)
     ema = main.make_ema(model, 0.7, CPU)
     criterion = nn.CrossEntropyLoss(label_smoothing=0.2)
     for _ in range(2):
@@ -150,9 +151,7 @@ def test_train_and_test_set_the_mode_of_layers_such_as_dropout(digits):
 def test_each_network_learns_with_each_optimizer(digits, network, optimizer, epochs):
     torch.manual_seed(0)
     model = network()
-    optimizer = main.OPTIMIZERS[optimizer](
-        model.parameters(), lr=0.02, momentum=0.9, weight_decay=0.0
-    )
+    optimizer = main.OPTIMIZERS[optimizer](model.parameters(), Settings(lr=0.02))
     criterion = nn.CrossEntropyLoss()
     for _ in range(epochs):
         main.train(model, batches_of(digits, 16), CPU, criterion, optimizer)
@@ -171,7 +170,7 @@ def test_a_users_own_model_and_data_set_work(digits):
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    loader = data_loader(Doubled(), batch_size=16, shuffle=True, seed=0)
+    loader = data_loader(Doubled(), batch_size=16, shuffle=True)
     loss, accuracy = main.train(model, loader, CPU, nn.CrossEntropyLoss(), optimizer)
     assert loss > 0
     assert 0 <= accuracy <= 1
@@ -183,9 +182,7 @@ def test_cuda_agrees_with_cpu(digits):
     for device in (CPU, torch.device("cuda")):
         torch.manual_seed(0)
         model = LeNet5().to(device)
-        optimizer = main.OPTIMIZERS["sgd"](
-            model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0
-        )
+        optimizer = main.OPTIMIZERS["sgd"](model.parameters(), Settings(lr=0.01))
         criterion = nn.CrossEntropyLoss()
         main.train(model, batches_of(digits, 64), device, criterion, optimizer)
         results.append(main.test(model, batches_of(digits, 64), device, criterion))
@@ -198,7 +195,9 @@ def test_cuda_agrees_with_cpu(digits):
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("muon", Muon)])
 def test_the_optimizer_trains_every_parameter_with_the_settings_it_is_given(name, kind):
     model = LeNet5()
-    optimizer = main.OPTIMIZERS[name](model.parameters(), lr=0.3, momentum=0.8, weight_decay=0.02)
+    optimizer = main.OPTIMIZERS[name](
+        model.parameters(), Settings(lr=0.3, momentum=0.8, weight_decay=0.02)
+    )
     assert type(optimizer) is kind
     [group] = optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.8, 0.02)
@@ -208,11 +207,11 @@ def test_the_optimizer_trains_every_parameter_with_the_settings_it_is_given(name
 
 
 def rates_of(schedule, steps, lr=1.0):
-    """The learning rate of each step, and of the one after."""
+    """The learning rate of each step."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
-    scheduler = LambdaLR(optimizer, lambda step: main.SCHEDULES[schedule](step, steps))
+    scheduler = main.make_scheduler(optimizer, schedule, steps)
     rates = []
-    for _ in range(steps + 1):
+    for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -222,10 +221,10 @@ def rates_of(schedule, steps, lr=1.0):
 @pytest.mark.parametrize(
     ("steps", "rates"),
     [
-        (1, [1, 0]),
-        (2, [1, 1 / 2, 0]),
-        (3, [1, 2 / 3, 1 / 3, 0]),
-        (7, [1 / 2, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0]),
+        (1, [1]),
+        (2, [1, 1 / 2]),
+        (3, [1, 2 / 3, 1 / 3]),
+        (7, [1 / 2, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
     ],
 )
 def test_onecycle_raises_the_learning_rate_and_lowers_it_to_zero(steps, rates):
@@ -235,12 +234,22 @@ def test_onecycle_raises_the_learning_rate_and_lowers_it_to_zero(steps, rates):
 def test_onecycle_is_two_lines_with_the_peak_after_a_fifth_of_the_steps():
     for steps in range(1, 60):
         peak = math.ceil(steps / 5) - 1
-        expected = np.interp(range(steps + 1), [-1, peak, steps], [0, 0.05, 0])
+        expected = np.interp(range(steps), [-1, peak, steps], [0, 0.05, 0])
         assert rates_of("onecycle", steps, lr=0.05) == pytest.approx(expected)
 
 
 def test_a_constant_schedule_leaves_the_learning_rate_alone():
-    assert rates_of("constant", 5, lr=0.05) == [0.05] * 6
+    assert rates_of("constant", 5, lr=0.05) == [0.05] * 5
+
+
+def test_a_schedule_is_only_asked_for_the_steps_of_the_run(monkeypatch):
+    """A list of factors is a schedule; NumPy's numbers become plain ones."""
+    monkeypatch.setitem(
+        main.SCHEDULES, "listed", lambda step, steps: np.linspace(1, 2, steps)[step]
+    )
+    rates = rates_of("listed", 3)
+    assert rates == [1, 1.5, 2]
+    assert {type(rate) for rate in rates} == {float}
 
 
 # --- what a run trains on ---------------------------------------------------------------------
@@ -389,7 +398,7 @@ def test_the_schedule_goes_on_from_step_to_step_through_all_epochs(epochs_of, re
     assert first.rates == pytest.approx([0.035, 0.07, 0.06, 0.05])
     assert second.rates == pytest.approx([0.04, 0.03, 0.02, 0.01])
     lrs = [entry["lr"] for entry in metrics_of(results)["history"]]
-    assert lrs == pytest.approx([0.04, 0])  # of the next step
+    assert lrs == pytest.approx([0.04, 0.01])  # of the next step, if there is one
     first, second = epochs_of(*arguments, "--schedule", "constant")
     assert first.rates == second.rates == [0.07] * 4
 

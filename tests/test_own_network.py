@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from helpers import ROOT, metrics_of
+from helpers import ROOT, assert_one_line, metrics_of
 from PIL import Image
 from torch import nn
 
@@ -13,6 +13,7 @@ import main
 from dataset import AUGMENTATIONS, MNIST
 from model import MODELS
 from support.checkpoint import load_checkpoint, load_model
+from support.checks import check_parts
 
 ELSEWHERE = {**os.environ, "PYTHONPATH": str(ROOT)}  # a script elsewhere finds this project
 MINE = """
@@ -106,18 +107,20 @@ def test_evaluation_gives_the_numbers_that_were_printed(start, own, results, ema
     assert result["accuracy"] == last["test_accuracy"]
 
 
-def test_dropout_is_passed_to_a_network_that_takes_it(start, monkeypatch, results):
+@pytest.mark.parametrize(("options", "expected"), [(["--dropout", 0.25], 0.25), ([], 0.3)])
+def test_dropout_is_passed_only_if_it_is_named(start, monkeypatch, options, expected):
     given = []
     monkeypatch.setitem(MODELS, "own", lambda dropout=0.3: given.append(dropout) or Own())
-    start("--model", "own", "--epochs", 1, "--dropout", 0.25)
-    assert given[0] == 0.25
+    start("--model", "own", "--epochs", 1, *options)
+    assert given[0] == expected
 
 
 def test_dropout_is_refused_for_a_network_that_takes_none(start, monkeypatch):
     monkeypatch.setitem(MODELS, "own", Own)
     process = start("--model", "own", "--epochs", 1, "--dropout", 0.25, code=1)
     assert process.stderr == (
-        "error: --dropout 0.25: own has no parameter called dropout; leave it out\n"
+        "error: cannot make own: Own.__init__() got an unexpected keyword argument 'dropout'; "
+        "leave out --dropout\n"
     )
 
 
@@ -138,7 +141,8 @@ def test_a_changed_network_is_named_with_torchs_reason(start, monkeypatch, resul
 
 def test_every_choice_that_is_registered_is_shown_and_used(start, monkeypatch, results, trained_by):
     monkeypatch.setitem(MODELS, "own", Own)
-    monkeypatch.setitem(main.OPTIMIZERS, "adagrad", torch.optim.Adagrad)  # takes no momentum
+    adagrad = lambda parameters, s: torch.optim.Adagrad(parameters, s.lr)  # noqa: E731
+    monkeypatch.setitem(main.OPTIMIZERS, "adagrad", adagrad)
     monkeypatch.setitem(main.SCHEDULES, "thirds", lambda step, steps: 1 - step // 2 / 3)
     monkeypatch.setitem(AUGMENTATIONS, "dark", lambda images: 0 * images - 0.5)
     shown = start("--help").stdout
@@ -158,13 +162,84 @@ def test_every_choice_that_is_registered_is_shown_and_used(start, monkeypatch, r
     assert torch.equal(torch.cat(images), torch.full((600, 1, 28, 28), -0.5))
 
 
-def test_what_an_optimizer_does_not_take_is_refused_only_if_it_was_asked_for(start, monkeypatch):
-    monkeypatch.setitem(main.OPTIMIZERS, "rprop", torch.optim.Rprop)  # takes neither of the two
-    start("--optimizer", "rprop", "--epochs", 1)
-    process = start("--optimizer", "rprop", "--epochs", 1, "--weight-decay", 0.1, code=1)
-    assert process.stderr == (
-        "error: --weight-decay 0.1: rprop has no parameter called weight_decay; leave it out\n"
-    )
+class NeedsArguments(Own):
+    def __init__(self, width):
+        super().__init__()
+
+
+class ReturnsATuple(Own):
+    def forward(self, images):
+        return super().forward(images), None
+
+
+class FewOutputs(Own):
+    def forward(self, images):
+        return super().forward(images)[:, :7]
+
+
+class ManyOutputs(Own):
+    def forward(self, images):
+        return super().forward(images).repeat(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("network", "parts"),
+    [
+        (NeedsArguments, ["cannot make own", "'width'"]),
+        (ReturnsATuple, ["own returns tuple"]),
+        (FewOutputs, ["own returns [2, 7]", "logits, [2, 10]"]),
+        (ManyOutputs, ["own returns [2, 20]"]),
+    ],
+)
+def test_a_network_that_cannot_classify_digits_is_refused_before_it_trains(
+    start, monkeypatch, results, network, parts
+):
+    monkeypatch.setitem(MODELS, "own", network)
+    assert_one_line(start("--model", "own", code=1), *parts)
+    assert not list(results.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "form"),
+    [
+        (lambda images: images[:, :, 1:], "[2, 1, 27, 28], torch.float32"),
+        (lambda images: images.double(), "[2, 1, 28, 28], torch.float64"),
+    ],
+)
+def test_an_augmentation_that_changes_the_form_of_images_is_refused(
+    start, monkeypatch, augmentation, form
+):
+    monkeypatch.setitem(AUGMENTATIONS, "odd", augmentation)
+    assert_one_line(start("--augment", "odd", code=1), f"--augment odd makes {form}")
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused(start, monkeypatch):
+    lbfgs = lambda parameters, s: torch.optim.LBFGS(parameters, s.lr)  # noqa: E731
+    monkeypatch.setitem(main.OPTIMIZERS, "lbfgs", lbfgs)
+    assert_one_line(start("--optimizer", "lbfgs", code=1), "LBFGS needs a closure")
+
+
+def test_what_is_checked_before_the_first_epoch_leaves_no_trace():
+    class Counting(nn.Module):
+        """Draws, and changes a buffer, whenever it is used."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+            self.layer = nn.Linear(784, 10)
+
+        def forward(self, images):
+            self.calls += torch.rand(1)
+            return self.layer(images.flatten(1))
+
+    model = Counting()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trn_set = MNIST((torch.zeros(5, 1, 28, 28, dtype=torch.uint8), torch.zeros(5).long()))
+    before = torch.get_rng_state()
+    check_parts(model, optimizer, trn_set, "deform", "counting", torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.calls == 0
+    assert model.training
 
 
 @pytest.fixture
