@@ -9,6 +9,7 @@ tensor, so that making a batch is one indexing operation:
         ...  # float32 [64, 1, 28, 28], int64 [64]
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -233,8 +234,13 @@ def find_split(split: str, data_dir: str | os.PathLike | None = None) -> Path:
 
 
 def split_in(folder: Path, split: str) -> Path | None:
-    """Return `folder/split.tar`, else the folder `folder/split`, else None."""
+    """Return `folder/split.tar`, else the folder `folder/split`, else None.
+
+    Raises:
+        OSError: permission is missing to see what is there. (Path.exists() calls that absent.)
+    """
     for path in (folder / f"{split}.tar", folder / split):
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
             return path
     return None

@@ -156,7 +156,7 @@ def folder_members(path: Path) -> Iterator[tuple[str, bytes]]:
                 f"{file}: is a folder; put all images into {path} itself, each named "
                 "{number}_{label}.png, such as 00000_5.png"
             )
-        if not file.is_file():  # opening a pipe or a device would wait forever
+        if file.exists() and not file.is_file():  # opening a pipe or a device would wait forever
             raise DataError(f"{file}: is not a file; keep only PNGs in {path}")
         with open(file, "rb") as opened:
             yield file.name, opened.read(MAX_PNG_BYTES + 1)

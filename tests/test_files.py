@@ -25,6 +25,7 @@ from helpers import (
     to_png,
     without_rights,
     write_data,
+    write_folder,
     write_tar,
 )
 from PIL import Image
@@ -428,8 +429,13 @@ def test_a_folder_without_images_is_named(data_dir, refused):
 
 
 RUNS = """
-import json, sys, main
+import json, os, sys, main
+from pathlib import Path
 from support.errors import run_program
+# As since Python 3.14: False, and no error, where permission is missing.
+Path.exists = lambda path: os.path.exists(path)
+Path.is_file = lambda path: os.path.isfile(path)
+Path.is_dir = lambda path: os.path.isdir(path)
 for data, results in json.loads(sys.argv[1]):
     try:
         run_program(lambda: main.command(["--data-dir", data, "--results-dir", results]), "")
@@ -444,6 +450,7 @@ def test_what_may_not_be_read_or_written_is_named(tmp_path):
         # (--data-dir, --results-dir): what is locked, and how
         ("secret tar", "results"): ("secret tar/train.tar", 0o000),
         ("secret folder", "results"): ("secret folder", 0o000),
+        ("secret images", "results"): ("secret images/train", 0o444),
         ("data", "locked/results"): ("locked", 0o555),
         ("data", "results without a place for plots"): (
             "results without a place for plots/plots",
@@ -452,6 +459,8 @@ def test_what_may_not_be_read_or_written_is_named(tmp_path):
     }
     for data, _ in cases:
         write_data(tmp_path / data, train=1, test=1)
+    (tmp_path / "secret images/train.tar").unlink()
+    write_folder(tmp_path / "secret images", make_members(*make_digits(1, seed=1)))
     for place, mode in cases.values():
         (tmp_path / place).exists() or (tmp_path / place).mkdir(parents=True)
         (tmp_path / place).chmod(mode)
@@ -468,6 +477,7 @@ def test_what_may_not_be_read_or_written_is_named(tmp_path):
     assert [line.split(" with ")[0] for line in process.stdout.splitlines()] == [
         f"error: secret tar/train.tar: {permissions}",
         f"error: secret folder/train.tar: {permissions}",
+        f"error: secret images/train/00000_0.png: {permissions}",
         f"error: locked/results: {permissions}",
         "error: results without a place for plots/plots: is not writable; "
         "choose another --results-dir",
