@@ -120,23 +120,19 @@ def augment(images: torch.Tensor) -> torch.Tensor:
     def uniform(limit: float) -> torch.Tensor:
         return torch.empty(count, device=device).uniform_(-limit, limit)
 
-    def matrices(*rows: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # [B, rows, columns]
-
     zero, one = torch.zeros(count, device=device), torch.ones(count, device=device)
     angle = uniform(math.radians(12))
     cos, sin = angle.cos(), angle.sin()
-    rotation = matrices([cos, -sin], [sin, cos])
-    shear = matrices([one, uniform(0.15)], [zero, one])
-    factor = 1 + uniform(0.12)
-    scale = matrices([factor, zero], [zero, factor])
-    shift = matrices([uniform(2 * PIXEL)], [uniform(2 * PIXEL)])
-    bend = torch.randn(count, 2, len(basis) - 3, device=device) * 0.5 * PIXEL
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(count, 2, 2)
+    shear = torch.stack([one, uniform(0.15), zero, one], dim=1).view(count, 2, 2)
+    scale = 1 + uniform(0.12).view(count, 1, 1)
+    shift = torch.stack([uniform(2 * PIXEL), uniform(2 * PIXEL)], dim=1).view(count, 2, 1)
+    bend = 0.5 * PIXEL * torch.randn(count, 2, len(basis) - 3, device=device)
 
     # One weight for each row of the basis, which are x, y, 1 and the bumps: A p + bend(p) for all
     # pixels at once, [B, 2, 28 * 28]; then in the order that grid_sample takes, [B, 28, 28, 2].
     # Outside, the border is repeated: zeros would be gray (the normalized background is -0.42).
-    grid = torch.cat([scale @ rotation @ shear, shift, bend], dim=2) @ basis
+    grid = torch.cat([scale * rotation @ shear, shift, bend], dim=2) @ basis
     grid = grid.view(count, 2, SIZE, SIZE).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 

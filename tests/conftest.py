@@ -115,6 +115,15 @@ def in_float64(monkeypatch):
 
 
 @pytest.fixture
+def under_torchrun(monkeypatch):
+    """As in the second of four processes on this machine."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+
+
+@pytest.fixture
 def start(data_dir, tmp_path, capsys):
     """Starts a run, and checks its exit code:
 

@@ -1,5 +1,4 @@
-"""Where a run computes; by several processes: the same numbers as by one, and an end when one of
-them dies."""
+"""A run by several processes: the same numbers as by one, and an end when one of them dies."""
 
 import os
 import signal
@@ -13,71 +12,9 @@ from torch import nn
 
 import main
 from support.checkpoint import load_checkpoint, load_model
-from support.device import device_name, pick_device, set_up_cpu
 from support.distributed import distribute, process_group
 from support.errors import RunError
 from support.settings import Settings
-
-# --- device and threads -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def devices(monkeypatch):
-    """Makes torch find these devices, and no others."""
-
-    def find(*kinds):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 8 * ("cuda" in kinds))
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
-
-    return find
-
-
-@pytest.fixture
-def under_torchrun(monkeypatch):
-    """As in the second of four processes on this machine."""
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-
-
-@pytest.fixture
-def threads(monkeypatch):
-    """The numbers of threads that are asked of torch."""
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    monkeypatch.setattr(os, "cpu_count", lambda: 9)
-    return asked
-
-
-@pytest.mark.parametrize(
-    ("found", "picked"),
-    [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")],
-)
-def test_auto_is_the_fastest_device_that_is_there(devices, found, picked):
-    devices(*found)
-    assert pick_device("auto") == torch.device(picked)
-    assert pick_device("cpu") == torch.device("cpu")
-    assert all(pick_device(kind) == torch.device(kind) for kind in found)
-
-
-def test_a_device_that_is_not_there_is_refused(devices):
-    devices("mps")
-    with pytest.raises(RunError, match=r"^--device cuda: "):
-        pick_device("cuda")
-
-
-def test_under_torchrun_each_process_has_its_own_gpu(devices, under_torchrun):
-    devices("cuda")
-    assert pick_device("auto") == torch.device("cuda", 1)
-    assert pick_device("cpu") == torch.device("cpu")
-
-
-def test_more_processes_than_gpus_share_them(devices, under_torchrun, monkeypatch):
-    devices("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert pick_device("auto") == torch.device("cuda", 0)
 
 
 def test_one_run_needs_a_gpu_for_each_of_its_processes(under_torchrun, monkeypatch):
@@ -97,32 +34,6 @@ def test_the_processes_of_one_run_speak_through_their_own_gpus(under_torchrun, m
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     with process_group(torch.device("cuda", 1)):
         assert calls == [torch.device("cuda", 1), "nccl"]
-
-
-def test_torch_chooses_the_number_of_threads_unless_it_is_given(threads):
-    set_up_cpu(None)
-    assert threads == []
-    set_up_cpu(3)
-    assert threads == [3]
-
-
-def test_under_torchrun_the_processes_of_a_machine_share_its_cores(threads, under_torchrun):
-    set_up_cpu(None)
-    assert threads == [2]  # nine cores for four processes
-    set_up_cpu(3)
-    assert threads == [2, 3]
-
-
-def test_more_processes_than_cores_have_a_thread_each(threads, under_torchrun, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    set_up_cpu(None)
-    assert threads == [1]
-
-
-def test_the_cpu_is_described_with_its_threads(monkeypatch):
-    for threads, description in ((1, "cpu (1 thread)"), (8, "cpu (8 threads)")):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert device_name(torch.device("cpu")) == description
 
 
 def test_without_torchrun_the_network_stays_as_it_is():
