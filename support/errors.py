@@ -53,7 +53,10 @@ def reason_and_remedy(error: OSError) -> str:
         return "does not exist; check its name"
     remedy = "choose another place with --data-dir or --results-dir"
     if isinstance(error, PermissionError):
-        remedy = f"check its permissions, or {remedy}"
+        # On Windows, no file can be replaced while a program has it open.
+        remedy = (
+            f"check its permissions and what has it open (--resume continues a run), or {remedy}"
+        )
     elif isinstance(error, FileExistsError | NotADirectoryError):  # a file in a folder's place
         remedy = f"move it, or {remedy}"
     elif error.errno == errno.ENOSPC:

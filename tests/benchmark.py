@@ -245,9 +245,9 @@ def measure_epoch() -> dict[str, list[float]]:
             for name, png in tar_members(path):
                 (folder / name).write_bytes(png)
             images = dataset.MNIST(path)
-            rows = images.images.numpy().reshape(-1, 784).astype(np.float32) / 256
-            for name, content in to_idx(prefix, rows, images.labels.numpy()).items():
-                (raw / name).write_bytes(content)
+            (raw / f"{prefix}-images-idx3-ubyte").write_bytes(to_idx(images.images[:, 0].numpy()))
+            labels = images.labels.numpy().astype(np.uint8)
+            (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(to_idx(labels))
         return rounds_of(
             {
                 "PNG folder": lambda: alone(png_folder_epoch, folder),

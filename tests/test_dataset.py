@@ -111,6 +111,15 @@ def test_one_split_is_found_without_the_other(tmp_path):
         find_split("test", tmp_path)
 
 
+def test_a_lack_of_permission_is_not_taken_for_a_missing_split(tmp_path, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(PermissionError):
+        find_split("train", tmp_path)
+
+
 def test_iterating_over_a_set_ends(tar):
     assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
 

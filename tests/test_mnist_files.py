@@ -2,12 +2,15 @@
 names the file."""
 
 import contextlib
+import gzip
 import io
 import os
 import random
+import re
 import struct
+import subprocess
+import sys
 import tarfile
-import tempfile
 import time
 import tracemalloc
 import zipfile
@@ -17,41 +20,31 @@ from pathlib import Path
 import numpy as np
 import PIL
 import pytest
-from helpers import chunk, make_digits, make_members, png_of, to_png, write_tar
+from helpers import (
+    ROOT,
+    chunk,
+    make_digits,
+    make_members,
+    png_of,
+    to_png,
+    without_rights,
+    write_folder,
+    write_tar,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from support import mnist_files
 from support.errors import DataError
+from support.files import atomic_write
 from support.mnist_files import decode_images, read_split, tar_members
 
 IMAGES, LABELS = make_digits(5, seed=4)
 MEMBERS = make_members(IMAGES, LABELS)
-PNG = to_png(IMAGES[0])
+IMAGE = IMAGES[0]
+PNG = to_png(IMAGE)
 
-
-def test_reads_every_filter_of_png_as_pillow_does(tmp_path):
-    rng = np.random.default_rng(0)
-    lines = rng.integers(0, 256, (60, 28, 29), dtype=np.uint8)
-    lines[:, :, 0] = rng.integers(0, 5, (60, 28))
-    lines[:5, :, 0] = np.arange(5)[:, None]
-    members = {
-        f"train/{number:05d}_0.png": png_of(zlib.compress(one.tobytes()))
-        for number, one in enumerate(lines)
-    }
-    images, _ = read_split(write_tar(tmp_path / "train.tar", members))
-    for image, png in zip(images, members.values(), strict=True):
-        assert np.array_equal(image, np.array(Image.open(io.BytesIO(png))))
-
-
-def test_pixels_in_several_chunks_are_one_image(tmp_path, digits):
-    png = to_png(digits[0][0])
-    packed = png[png.index(b"IDAT") + 4 : png.index(b"IEND") - 8]
-    ending = chunk(b"IDAT", packed[100:]) + chunk(b"IEND", b"")
-    members = {"train/00000_0.png": png_of(packed[:100])[:-12] + ending}
-    images, _ = read_split(write_tar(tmp_path / "train.tar", members))
-    assert np.array_equal(images[0], digits[0][0])
+# --- what is read -----------------------------------------------------------------------------
 
 
 def test_a_path_without_its_ending_finds_the_tar(tar):
@@ -79,32 +72,154 @@ def test_members_are_read_in_memory_wherever_their_names_point(tmp_path, digits)
 
 def test_what_a_mac_adds_is_no_image(tmp_path, folder, digits):
     members = make_members(*digits)
-    companions = {"train/._00000_0.png": b"Mac OS X", "._train": b"", "train/.DS_Store": b"Bud1"}
+    companions = {"train/._00000_0.png": b"Mac OS X", "._train": b"", "train\\.DS_Store": b"Bud1"}
     _, labels = read_split(write_tar(tmp_path / "mac.tar", {**companions, **members}))
     assert len(labels) == 25
     (folder / "._00000_0.png").write_bytes(b"Mac OS X")
     assert len(read_split(folder)[1]) == 25
 
 
-def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(folder):
-    os.mkfifo(folder / "00099_1.png")
-    with pytest.raises(DataError, match=r"00099_1\.png"):
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tar, kind):
+    with tarfile.open(tar, "a") as archive:
+        odd = tarfile.TarInfo("train/00099_1.png")
+        odd.type, odd.linkname = kind, "train/00000_0.png"
+        archive.addfile(odd)
+    with pytest.raises(DataError, match=rf"^{tar}: train/00099_1\.png is not a file"):
+        read_split(tar)
+
+
+def test_a_tar_may_lie_under_a_folder_called_like_the_other_split(tmp_path, digits):
+    members = make_members(*digits, split="mnist/test/train")
+    images, _ = read_split(write_tar(tmp_path / "train.tar", members))
+    assert np.array_equal(images, digits[0])
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def header(width, height, depth, color):
+    """A PNG whose header is valid and says what is asked."""
+    fields = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    return PNG[:8] + chunk(b"IHDR", fields) + PNG[33:]
+
+
+def black_and_white():
+    file = io.BytesIO()
+    Image.fromarray(IMAGE > 127).save(file, "PNG")
+    return file.getvalue()
+
+
+BAD_IMAGES = {
+    "not a png": (b"GIF89a not a png", "is not a PNG"),
+    "empty": (b"", "is not a PNG"),
+    "cut off": (PNG[: len(PNG) // 2], "is damaged or cut off"),
+    "cut off in the header": (PNG[:20], "is cut off"),
+    "without its end": (PNG[:-12], "is damaged or cut off"),
+    "not square": (to_png(IMAGE[:27]), "is 28x27 pixels, not 28x28"),
+    "too large": (to_png(np.zeros((32, 32), np.uint8)), "is 32x32 pixels"),
+    "huge": (header(100_000, 100_000, 8, 0), "is 100000x100000 pixels"),
+    "color": (to_png(np.stack([IMAGE] * 3, axis=-1)), "is not 8-bit grayscale"),
+    "16 bit": (to_png(IMAGE.astype(np.uint16) * 256), "is not 8-bit grayscale"),
+    "1 bit": (black_and_white(), "is not 8-bit grayscale"),
+    "two headers": (PNG[:33] + header(99, 99, 8, 0)[8:], "is damaged"),
+    "pixels missing": (png_of(zlib.compress(bytes(811))), "is damaged"),
+    "pixels not packed": (png_of(bytes(812)), "is damaged"),
+    "unknown filter": (png_of(zlib.compress(b"\5" * 812)), "is damaged"),
+    "no pixels": (PNG[:33] + chunk(b"IEND", b""), "is damaged"),
+}
+
+
+@pytest.mark.parametrize("container", ["tar", "folder"])
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_a_bad_image_is_named_with_its_place_and_what_is_wrong(tmp_path, container, case):
+    png, reason = BAD_IMAGES[case]
+    members = {**MEMBERS, "train/00099_7.png": png}
+    if container == "tar":
+        path, name = write_tar(tmp_path / "train.tar", members), "train/00099_7.png"
+    else:
+        path, name = write_folder(tmp_path, members) / "train", "00099_7.png"
+    with pytest.raises(DataError, match=f"^{re.escape(f'{path}: {name} {reason}')}.*take it out$"):
+        read_split(path)
+
+
+@pytest.mark.parametrize("name", ["00003_x.png", "00003_10.png", "00003.png", "README.txt"])
+def test_a_name_without_a_label_is_told_what_it_should_be(tmp_path, name):
+    tar = write_tar(tmp_path / "train.tar", {f"train/{name}": PNG})
+    expected = f"{tar}: train/{name} is not named {{number}}_{{label}}.png with a label 0-9; "
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}"):
+        read_split(tar)
+
+
+def test_a_folder_of_folders_is_told_how_to_name_images(folder):
+    (folder / "7").mkdir()
+    with pytest.raises(DataError, match=r"7: is not a file; .*{number}_{label}\.png"):
         read_split(folder)
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_in_a_tar_are_refused(tmp_path, digits, kind):
-    path = tmp_path / "train.tar"
-    with tarfile.open(path, "w") as tar:
-        png = to_png(digits[0][0])
-        image = tarfile.TarInfo("train/00000_0.png")
-        image.size = len(png)
-        tar.addfile(image, io.BytesIO(png))
-        odd = tarfile.TarInfo("train/00001_1.png")
-        odd.type, odd.linkname = kind, "train/00000_0.png"
-        tar.addfile(odd)
-    with pytest.raises(DataError, match=r"train/00001_1\.png"):
+@pytest.mark.parametrize("place", [".", "00099_1.png"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, place):
+    path = tmp_path / "train"
+    if place != ".":
+        path.mkdir()
+    os.mkfifo(path / place)
+    with pytest.raises(DataError, match=f"{path / place}: is not a file"):
         read_split(path)
+
+
+@pytest.mark.parametrize(
+    "other", ["./train/00000_0.png", "train\\00000_0.png", "train/00000_0.png"]
+)
+def test_one_image_that_is_there_twice_is_refused_however_it_is_spelled(tmp_path, other):
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for name in ("train/00000_0.png", other):
+            member = tarfile.TarInfo(name)
+            member.size = len(PNG)
+            tar.addfile(member, io.BytesIO(PNG))
+    with pytest.raises(DataError, match=r"train\.tar: holds train/00000_0\.png twice"):
+        read_split(tmp_path / "train.tar")
+
+
+def test_a_tar_of_both_splits_is_refused(tmp_path, digits):
+    members = make_members(*digits) | make_members(*digits, "test")
+    with pytest.raises(DataError, match=r"both train/ and test/"):
+        read_split(write_tar(tmp_path / "train.tar", members))
+
+
+@pytest.mark.parametrize("container", ["tar", "folder"])
+def test_what_holds_no_image_says_so(tmp_path, container):
+    path = tmp_path / "train"
+    path.mkdir() if container == "folder" else write_tar(path, {})
+    with pytest.raises(DataError, match=f"^{path}: holds no image"):
+        read_split(path)
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("train.tar", content)
+    return file.getvalue()
+
+
+def with_damaged_header(content):
+    return content.replace(b"train/00001", b"train/x0001", 1)
+
+
+NO_TARS = {
+    "text": lambda content: b"This is no tar.\n" * 1000,
+    "compressed": gzip.compress,
+    "zip": zipped,
+    "damaged header": with_damaged_header,
+    "something after its end": lambda content: content + bytes(3 << 20) + b"x",
+}
+
+
+@pytest.mark.parametrize("case", NO_TARS)
+def test_what_is_no_whole_tar_is_named(tar, case):
+    tar.write_bytes(NO_TARS[case](tar.read_bytes()))
+    kind = "is cut off or damaged at byte" if " " in case else "is not a tar, or is compressed"
+    with pytest.raises(DataError, match=f"^{tar}: {kind}"):
+        read_split(tar)
 
 
 def test_a_tar_is_whole_or_refused_wherever_it_is_cut(tar):
@@ -117,37 +232,46 @@ def test_a_tar_is_whole_or_refused_wherever_it_is_cut(tar):
             read_split(tar)
 
 
-def test_a_damaged_header_does_not_hide_the_rest(tar):
-    content = bytearray(tar.read_bytes())
-    second = content.index(b"train/00001")
-    content[second] ^= 0xFF
-    tar.write_bytes(content)
-    with pytest.raises(DataError, match="damaged"):
-        read_split(tar)
+LOCKED = """
+import os, sys
+from pathlib import Path
+from support.mnist_files import read_split
+
+if sys.argv[1] == "silent":  # from Python 3.14 on
+    Path.exists, Path.is_dir, Path.is_file = os.path.exists, os.path.isdir, os.path.isfile
+for path in sys.argv[2:]:
+    try:
+        read_split(Path(path))
+    except PermissionError as error:
+        print(error.filename)
+"""
 
 
-def test_a_flipped_bit_in_a_png_never_changes_a_pixel_unseen(tmp_path, digits):
-    png = to_png(digits[0][0])
-    refused = 0
-    for position in range(0, len(png) * 8, 29):
-        flipped = bytearray(png)
-        flipped[position // 8] ^= 1 << position % 8
-        tar = write_tar(tmp_path / "train.tar", {"train/00000_0.png": bytes(flipped)})
-        try:
-            images, _ = read_split(tar)
-        except DataError as error:
-            refused += "train/00000_0.png" in str(error)
-        else:
-            assert np.array_equal(images[0], digits[0][0])
-    assert refused > 0.9 * len(png) * 8 / 29  # all but a few in the last chunk, which is empty
+@pytest.mark.parametrize("exists", ["raises", "silent"])
+def test_a_lack_of_permission_is_told_as_such(tmp_path, tar, folder, exists):
+    hidden = write_folder(tmp_path / "hidden", MEMBERS)
+    modes = {tar: 0o000, folder: 0o444, hidden: 0o000}  # of a folder, 4: may be listed only
+    for path, mode in modes.items():
+        path.chmod(mode)
+    command = [sys.executable, "-c", LOCKED, exists, tar, folder, hidden / "train"]
+    told = subprocess.run(  # as somebody whom permissions bind, which root is not
+        [*without_rights(), *command], cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8"
+    ).stdout.splitlines()
+    for path in modes:
+        path.chmod(0o755)
+    assert told[0] == str(tar)
+    assert Path(told[1]).parent == folder
+    assert told[2] == str(hidden / "train")
+
+
+# --- the cache --------------------------------------------------------------------------------
 
 
 def test_the_cache_serves_the_same_pixels_without_decoding_again(
     tar, digits, own_cache, monkeypatch
 ):
     read_split(tar)
-    assert list(own_cache.rglob("*.npz"))
-    monkeypatch.setattr(mnist_files, "decode_images", None)  # decoding again would now fail
+    monkeypatch.setattr(Image, "open", None)  # decoding again would now fail
     images, labels = read_split(tar)
     assert np.array_equal(images, digits[0])
     assert np.array_equal(labels, digits[1])
@@ -161,20 +285,6 @@ def test_the_cache_never_serves_a_changed_tar(tar, digits):
     assert np.array_equal(read_split(tar)[0], 255 - digits[0])
 
 
-def empty_it(content):
-    return b""
-
-
-def cut_in_half(content):
-    return content[: len(content) // 2]
-
-
-def flip_a_pixel(content):
-    damaged = bytearray(content)
-    damaged[len(damaged) // 2] ^= 1
-    return bytes(damaged)
-
-
 def fail():
     pytest.fail("code in the cache was run")
 
@@ -184,43 +294,48 @@ class Harmful:
         return fail, ()
 
 
-def replace_with_code(content):
+def npz(images, labels):
     file = io.BytesIO()
-    np.savez(file, images=np.array([Harmful()]), labels=np.array([1]))
+    np.savez(file, images=images, labels=labels)
     return file.getvalue()
 
 
-def replace_with_other_shapes(content):
-    file = io.BytesIO()
-    np.savez(file, images=np.zeros((2, 3), np.uint8), labels=np.zeros(2, np.int64))
-    return file.getvalue()
+def flip_a_pixel(content):
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 1
+    return bytes(damaged)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [empty_it, cut_in_half, flip_a_pixel, replace_with_code, replace_with_other_shapes],
-)
-def test_a_damaged_cache_is_ignored(tar, digits, own_cache, damage):
+BLACK, ONES = np.zeros((2, 28, 28), np.uint8), np.ones(2, np.int64)
+
+DAMAGED_CACHES = {
+    "empty": lambda content: b"",
+    "cut in half": lambda content: content[: len(content) // 2],
+    "flipped pixel": flip_a_pixel,
+    "code": lambda content: npz(np.array([Harmful()]), np.array([1])),
+    "other shape": lambda content: npz(BLACK[:, :27], ONES),
+    "other count": lambda content: npz(BLACK, ONES[:1]),
+    "other pixels": lambda content: npz(BLACK.astype(np.float32), ONES),
+    "other labels": lambda content: npz(BLACK, ONES.astype(np.uint8)),
+    "label -1": lambda content: npz(BLACK, -ONES),
+    "label 10": lambda content: npz(BLACK, 10 * ONES),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_CACHES)
+def test_a_damaged_cache_is_ignored(tar, digits, own_cache, case):
     read_split(tar)
     [cache] = own_cache.rglob("*.npz")
-    cache.write_bytes(damage(cache.read_bytes()))
-    assert np.array_equal(read_split(tar)[0], digits[0])
+    cache.write_bytes(DAMAGED_CACHES[case](cache.read_bytes()))
+    images, labels = read_split(tar)
+    assert np.array_equal(images, digits[0])
+    assert np.array_equal(labels, digits[1])
 
 
 def test_an_unwritable_cache_is_ignored(tar, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(read_split(tar)[1]) == 25
-
-
-def test_a_cached_label_that_is_no_digit_is_not_used(tar, digits, own_cache):
-    read_split(tar)
-    [cache] = own_cache.rglob("*.npz")
-    images, labels = digits
-    for label in (-1, 10):
-        np.savez(cache, images=255 - images, labels=np.where(labels == 3, label, labels))
-        assert np.array_equal(read_split(tar)[1], labels)
-        assert np.array_equal(read_split(tar)[0], images)
 
 
 def test_another_version_of_pillow_decodes_anew(tar, digits, own_cache, monkeypatch):
@@ -233,96 +348,24 @@ def test_another_version_of_pillow_decodes_anew(tar, digits, own_cache, monkeypa
 
 
 def test_what_killed_processes_left_in_the_cache_is_removed(tar, own_cache):
-    folder = own_cache / "mnist-lenet5"
-    folder.mkdir(parents=True)
-    old, new = folder / ".x.npz.~1.part", folder / ".x.npz.~2.part"
-    old.touch()
-    new.touch()
-    os.utime(old, (time.time() - 3700,) * 2)
+    with atomic_write(own_cache / "mnist-lenet5" / "x.npz"):
+        [leftover] = own_cache.rglob("*.part")
+    leftover.touch()
+    os.utime(leftover, (time.time() - 3700,) * 2)
     read_split(tar)
-    assert (old.exists(), new.exists()) == (False, True)
+    assert not leftover.exists()
 
 
-def test_without_a_home_the_cache_is_among_the_temporary_files(tar, tmp_path, monkeypatch):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    read_split(tar)
-    assert list((tmp_path / "temporary").rglob("*.npz"))
-    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")  # not absolute: it does not count
-    read_split(tar)
-    assert not (tmp_path / "~").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("train/00000_5.png", b"GIF89a", "is not a PNG"),
-        ("train/00000_x.png", None, r"is not named {number}_{label}\.png with a label 0-9"),
-        ("train/00000.png", None, r"is not named {number}_{label}\.png with a label 0-9"),
-    ],
-)
-def test_a_file_that_is_no_image_of_a_digit_is_named_with_the_reason(
-    tmp_path, digits, name, content, reason
+@pytest.mark.parametrize("variable", ["", "~/.cache"])  # what is not absolute does not count
+def test_without_a_home_the_cache_is_among_the_temporary_files(
+    tar, tmp_path, monkeypatch, variable
 ):
-    tar = write_tar(tmp_path / "train.tar", {name: content or to_png(digits[0][0])})
-    with pytest.raises(DataError, match=f"^{tar}: {name} {reason}; replace it or take it out$"):
-        read_split(tar)
-
-
-def test_a_folder_of_folders_is_told_how_to_name_images(folder):
-    (folder / "7").mkdir()
-    with pytest.raises(DataError, match=r"7: is a folder; .*{number}_{label}\.png"):
-        read_split(folder)
-
-
-def test_a_tar_may_lie_under_a_folder_called_like_the_other_split(tmp_path, digits):
-    members = make_members(*digits, split="mnist/test/train")
-    images, _ = read_split(write_tar(tmp_path / "train.tar", members))
-    assert np.array_equal(images, digits[0])
-
-
-def test_one_image_under_two_spellings_of_its_name_is_refused(tmp_path, digits):
-    png = to_png(digits[0][0])
-    members = {"train/00000_0.png": png, "./train/00000_0.png": png}
-    with pytest.raises(DataError, match=r"train/00000_0\.png twice"):
-        read_split(write_tar(tmp_path / "train.tar", members))
-
-
-def test_a_tar_of_both_splits_is_refused(tmp_path, digits):
-    members = make_members(*digits) | make_members(*digits, "test")
-    with pytest.raises(DataError, match=r"both train/ and test/"):
-        read_split(write_tar(tmp_path / "train.tar", members))
-
-
-def test_a_pipe_in_place_of_a_tar_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "train.tar")
-    with pytest.raises(DataError, match="is not a file"):
-        read_split(tmp_path / "train.tar")
-
-
-def test_a_folder_may_be_named_like_the_start_of_a_compressed_file(tmp_path, digits):
-    members = {f"BZ/{name}": png for name, png in make_members(*digits).items()}
-    assert len(read_split(write_tar(tmp_path / "train.tar", members))[1]) == 25
-
-
-@pytest.mark.parametrize(("mode", "kind"), [("gz", "gzip"), ("bz2", "bzip2"), ("xz", "xz")])
-def test_a_compressed_tar_says_so(tar, tmp_path, digits, mode, kind):
-    with tarfile.open(tmp_path / "test.tar", f"w:{mode}") as compressed:
-        compressed.add(tar)
-    with pytest.raises(DataError, match=rf"test\.tar: is compressed \({kind}\); unpack it"):
-        read_split(tmp_path / "test.tar")
-
-
-def test_a_zip_called_tar_says_so(tmp_path):
-    with zipfile.ZipFile(tmp_path / "test.tar", "w") as archive:
-        archive.writestr("test/00000_1.png", b"")
-    with pytest.raises(DataError, match=r"is compressed \(zip\)"):
-        read_split(tmp_path / "test.tar")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is without a home
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    read_split(tar)
+    assert [path.parts[-3] for path in tmp_path.rglob("*.npz")] == ["temporary"]
 
 
 # --- memory -----------------------------------------------------------------------------------
@@ -339,23 +382,28 @@ def at_most_megabytes(limit):
     assert peak < limit * 1e6
 
 
-def test_a_huge_member_is_refused_before_it_is_in_memory(tmp_path):
-    path = tmp_path / "train.tar"
-    with open(path, "wb") as file:
-        member = tarfile.TarInfo("train/00000_1.png")
-        member.size = 200_000_000
-        file.write(member.tobuf() + PNG)
-        file.truncate(member.size + 10_240)  # a hole, which takes no space on disk
-    with at_most_megabytes(10), pytest.raises(DataError, match="longer than"):
+@pytest.mark.parametrize("container", ["tar", "folder"])
+def test_a_huge_file_is_refused_before_it_is_in_memory(tmp_path, container):
+    path = tmp_path / "train"
+    size = 200_000_000
+    if container == "folder":
+        path.mkdir()
+    with open(path if container == "tar" else path / "00000_1.png", "wb") as file:
+        if container == "tar":
+            member = tarfile.TarInfo("00000_1.png")
+            member.size = size
+            file.write(member.tobuf())
+        file.write(PNG)
+        file.truncate(size + 10_240)  # a hole, which takes no space on disk
+    with at_most_megabytes(10), pytest.raises(DataError, match=r"00000_1\.png is longer than"):
         read_split(path)
 
 
-def test_a_huge_file_in_a_folder_is_refused_before_it_is_in_memory(folder):
-    with open(folder / "00025_1.png", "wb") as file:
-        file.write(PNG)
+def test_zeros_after_the_end_of_a_tar_take_no_memory(tar, digits):
+    with open(tar, "ab") as file:
         file.truncate(200_000_000)
-    with at_most_megabytes(10), pytest.raises(DataError, match="longer than"):
-        read_split(folder)
+    with at_most_megabytes(10):
+        assert np.array_equal(read_split(tar)[0], digits[0])
 
 
 def test_the_headers_of_a_tar_are_not_kept_in_memory(tmp_path):
@@ -369,8 +417,6 @@ def test_the_headers_of_a_tar_are_not_kept_in_memory(tmp_path):
 
 # --- anything at all --------------------------------------------------------------------------
 
-SECONDS = 10
-
 EXAMPLES = [50, pytest.param(700, marks=pytest.mark.slow)]
 
 
@@ -379,7 +425,7 @@ def fuzz(examples, strategy, check):
 
     @settings(
         max_examples=examples,
-        deadline=SECONDS * 1000,
+        deadline=10_000,
         suppress_health_check=list(HealthCheck),
         derandomize=examples == EXAMPLES[0],
         database=None,
@@ -436,18 +482,15 @@ def read(path):
 
 def assert_as_tarfile_and_pillow_read_it(path, images, labels):
     """The libraries, used in the plainest way, come to the same samples."""
+    samples = {}
     with tarfile.open(path, "r:") as tar:
-        members = sorted(
-            (
-                member
-                for member in tar
-                if member.isreg() and not os.path.basename(member.name).startswith(".")
-            ),
-            key=lambda member: member.name,
-        )
-        expected = [np.array(Image.open(tar.extractfile(member))) for member in members]
-    assert labels.tolist() == [int(member.name[-5]) for member in members]
-    assert np.array_equal(images, np.stack(expected))
+        for member in tar:
+            name = member.name.replace("\\", "/")
+            if member.isreg() and not os.path.basename(name).startswith("."):
+                samples[os.path.normpath(name)] = np.array(Image.open(tar.extractfile(member)))
+    names = sorted(samples)
+    assert labels.tolist() == [int(name[-5]) for name in names]
+    assert np.array_equal(images, np.stack([samples[name] for name in names]))
 
 
 def check_tar(tar):
@@ -471,7 +514,7 @@ def test_a_damaged_tar_is_read_as_tarfile_reads_it_or_refused(tmp_path, examples
 def test_a_damaged_png_has_its_own_pixels_or_is_refused(examples):
     def check(png):
         with contextlib.suppress(DataError):
-            assert decode_png(png) == IMAGES[0].tobytes()
+            assert decode_png(png) == IMAGE.tobytes()
 
     fuzz(examples, mutations(PNG), check)
 
@@ -520,20 +563,6 @@ def test_a_chunk_of_any_kind_changes_no_pixel_or_is_refused(examples):
         kind, body, place = added
         png = PNG[:place] + chunk(kind, body) + PNG[place:]
         with contextlib.suppress(DataError):
-            assert decode_png(png) == IMAGES[0].tobytes()
+            assert decode_png(png) == IMAGE.tobytes()
 
     fuzz(examples, st.tuples(st.sampled_from(KINDS), BODIES, PLACES), check)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
-def test_a_hundred_thousand_empty_members_are_refused_in_seconds(tmp_path, kind):
-    path = tmp_path / "train.tar"
-    with tarfile.open(path, "w") as tar:
-        for number in range(100_000):
-            member = tarfile.TarInfo(f"train/{number:06d}_{number % 10}.png")
-            member.type = kind
-            tar.addfile(member)
-    start = time.monotonic()
-    assert read(path) is None
-    assert time.monotonic() - start < SECONDS
