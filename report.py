@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from support.argument_types import int_at_least
 from torch import distributed, nn
 
 import main
@@ -29,7 +28,7 @@ from support.device import pick_device, set_up_cpu
 from support.distributed import is_first_of_torchrun
 from support.errors import RunError, run_program
 from support.files import atomic_write
-from support.options import Parser, Settings, add_folders
+from support.options import Parser, add_setting
 from support.provenance import fingerprint
 from support.report import figures, regularization, tables
 from support.report.curves import save_accuracy, save_curves
@@ -46,6 +45,7 @@ from support.report.records import (
 )
 from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
 from support.report.tables import fresh
+from support.settings import Settings
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
@@ -284,10 +284,15 @@ def parse_report_arguments(arguments: list[str] | None = None) -> argparse.Names
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--seeds", type=int_at_least(2), default=SEEDS, help="runs of each row (%(default)s)")
-    add("--epochs", type=int_at_least(1), help="epochs of every run (as reported)")
-    add_folders(parser)
-    return parser.parse_args(arguments)
+    add("--seeds", type=int, default=SEEDS, help="runs of each row, at least 2 (%(default)s)")
+    add("--epochs", type=int, help="epochs of every run (as reported)")
+    add_setting(parser, "data_dir")
+    add_setting(parser, "results_dir")
+    parser.set_defaults(results_dir=Settings.results_dir)
+    args = parser.parse_args(arguments)
+    if args.seeds < 2 or (args.epochs or 1) < 1:
+        parser.error("--seeds must be at least 2, and --epochs 1")
+    return args
 
 
 if __name__ == "__main__":

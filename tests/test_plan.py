@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from support.options import Settings
 from support.report.plan import (
     CHOICES,
     FRESH,
@@ -26,6 +25,7 @@ from support.report.plan import (
     planned_runs,
 )
 from support.report.records import find_record
+from support.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ from PIL import Image
 
 import dataset
 from model import MODELS
-from support.options import RECIPE, Settings
 from support.report import tables
 from support.report.plan import QUESTIONS, SEEDS, planned_runs
 from support.report.records import accuracies, final_values, load_records
 from support.report.regularization import effects_of
+from support.settings import RECIPE, Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOG = re.compile("```text\n(.*?)\n```", re.DOTALL)

@@ -5,7 +5,6 @@ import pytest
 from helpers import make_runs
 
 from support.errors import RunError
-from support.options import Settings
 from support.report.records import (
     MNIST_FINGERPRINTS,
     accuracies,
@@ -19,6 +18,7 @@ from support.report.records import (
     record_path,
     write_record,
 )
+from support.settings import Settings
 
 
 def record_of(settings, **values):

@@ -11,7 +11,7 @@ import operator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.options import RECIPE, Settings
+from support.settings import RECIPE, Settings
 
 Options = dict[str, Any]  # those settings that are not at main.py's defaults
 Plan = list[tuple[str, Settings]]  # of each run: the row of its table, its settings
