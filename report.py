@@ -12,13 +12,12 @@ last finished epoch. All numbers, tables and figures are made from the records a
 import argparse
 import contextlib
 import io
-import re
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from support.argument_types import int_at_least
 from torch import distributed, nn
 
 import main
@@ -29,12 +28,14 @@ from support.device import pick_device, set_up_cpu
 from support.distributed import is_first_of_torchrun
 from support.errors import RunError, run_program
 from support.files import atomic_write
-from support.options import Parser, Settings, add_folders
+from support.options import Parser, add_setting
+from support.provenance import fingerprint
 from support.report import figures, regularization, tables
 from support.report.curves import save_accuracy, save_curves
 from support.report.page import write_page
 from support.report.plan import CHOICES, FRESH_TITLES, RECIPE_ROW, SEEDS, Plan, planned_runs
 from support.report.records import (
+    Fingerprints,
     Records,
     confusions,
     final_values,
@@ -44,6 +45,7 @@ from support.report.records import (
 )
 from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
 from support.report.tables import fresh
+from support.settings import Settings
 
 ROOT = Path(__file__).resolve().parent
 REPORT = ROOT / "results" / "report"
@@ -61,11 +63,29 @@ def share_out(runs: Plan) -> Iterator[tuple[str, Settings]]:
         yield from runs
         return
     store, rank, processes = next(distributed.rendezvous("env://"))
+    # After --max-restarts counting begins anew: the old count has passed what was in progress.
+    store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
     while (index := store.add("taken", 1) - 1) < len(runs):  # add returns the new count
         yield runs[index]
     store.add("ended", 1)
     while rank == 0 and store.add("ended", 0) < processes:  # adding 0 reads
         time.sleep(1)
+
+
+def hold_out(sets: Sets, count: int) -> Sets:
+    """Return what to train and to test on: `sets`, or, in place of the test set, `count` images
+    held out of the training set."""
+    return split_validation(sets[0], count) if count else sets
+
+
+def fingerprints(sets: Sets, runs: Plan) -> Fingerprints:
+    """Return the fingerprints of what each of `runs` is trained and tested on."""
+    data = {}
+    for count in {settings.validation for _, settings in runs}:
+        trn_set, tst_set = hold_out(sets, count)
+        title = "validation" if count else "test"
+        data[count] = {"training": fingerprint(trn_set), title: fingerprint(tst_set)}
+    return data
 
 
 def train_and_record(
@@ -77,9 +97,7 @@ def train_and_record(
     Args:
         weights_path: where to write the weights of the network, if anywhere.
     """
-    trn_set, tst_set = sets
-    if settings.validation:
-        trn_set, tst_set = split_validation(trn_set, settings.validation)
+    trn_set, tst_set = hold_out(sets, settings.validation)
     device = pick_device(settings.device)
     with contextlib.redirect_stdout(io.StringIO()):
         model, record = main.run(settings, device, trn_set, tst_set)
@@ -100,8 +118,15 @@ def train_and_record(
 
 
 def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> torch.Tensor:
-    """Return what `model`, on `device`, predicts for each image: digits, int64 [N], on the CPU."""
+    """Return what `model`, on `device`, predicts for each image: digits, int64 [N], on the CPU.
+
+    Raises:
+        RunError: the network does not return ten logits per image.
+    """
     logits, _ = main.compute_logits(model, data_loader(dataset), device)
+    if logits.shape[1:] != (10,):
+        shape = [len(dataset), 10]
+        raise RunError(f"the network returns logits {list(logits.shape)}; make them {shape}")
     return logits.argmax(dim=1).cpu()
 
 
@@ -109,18 +134,15 @@ def predict_digits(model: nn.Module, dataset: MNIST, device: torch.device) -> to
 
 
 def readme_tables(records: Records, effects: list[dict]) -> dict[str, str]:
-    """Return the tables of README.md, and the numbers in its sentences, as Markdown, by their
-    marker. `effects`: of the ablation."""
+    """Return the tables of README.md, as Markdown, by their marker. `effects`: of the ablation."""
     return {
         "headline": tables.headline_table(records),
         "questions": tables.questions_table(records),
         "epochs": tables.epochs_table(records),
         "models": tables.models_table(records),
-        "hard": tables.hard_images_text(records),
+        "hard": tables.hard_images_table(records),
         "ablation": regularization.ablation_table(records, effects),
         "recipe": regularization.recipe_table(records),
-        **tables.numbers(records),
-        **regularization.numbers(effects),
     }
 
 
@@ -139,26 +161,32 @@ def engineering_tables(records: Records, speed: dict) -> dict[str, str]:
 
 
 def replace_tables(path: Path, made: dict[str, str]) -> str:
-    """Return the text of a file with whatever stands between <!-- NAME --> and <!-- end NAME -->
-    made new: a table, or a number within a sentence.
+    """Return the text of a file with each table, between <!-- NAME --> and <!-- end NAME -->, made
+    new.
 
     Raises:
-        RunError: the markers of a table or a number are missing.
+        RunError: the markers of a table are missing.
     """
     text = path.read_text(encoding="utf-8")
     for name, content in made.items():
         start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-        pieces = re.split(f"{start}.*?{end}", text, flags=re.DOTALL)
-        if len(pieces) == 1:
+        before, found, rest = text.partition(start)
+        _, ended, after = rest.partition(end)
+        if not (found and ended):
             raise RunError(f"{path.name}: has no {start} with {end}; put them back")
-        padded = f"\n{content}\n" if "\n" in content else content
-        text = f"{start}{padded}{end}".join(pieces)
+        text = f"{before}{start}\n{content}\n{end}{after}"
     return text
 
 
-def draw_figures(folder: Path, records: Records, effects: list[dict], sets: Sets) -> None:
-    """Draw every figure of README.md, and write the page to draw a digit on. `effects`: of the
-    ablation."""
+def draw_figures(
+    folder: Path, records: Records, effects: list[dict], sets: Sets, model: nn.Module
+) -> None:
+    """Draw every figure of README.md, and write the page to draw a digit on.
+
+    Args:
+        effects: of the ablation.
+        model: the network that is shown.
+    """
     trn_set, tst_set = sets
     lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
     plain = {lenet5: fresh(records, "lenet5"), mlp: fresh(records, "mlp")}
@@ -181,17 +209,15 @@ def draw_figures(folder: Path, records: Records, effects: list[dict], sets: Sets
     figures.save_hard_digits(folder / "misclassified.png", tst_set.images, misclassified)
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     figures.save_augmented(folder / "augment.png", trn_set[firsts][0])
-    model = load_model(folder / "lenet5.pt")
     figures.save_layers(folder / "layers.png", model, tst_set.images[0])
     write_page(folder / "draw.html", model, tst_set.images, tst_set.labels)
 
 
-def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
+def write_report(folder: Path, records: Records, sets: Sets, model: nn.Module, speed: dict) -> None:
     """Draw the figures into `folder`, and bring README.md and engineering.md up to date: in place,
     if `folder` is the committed one, else as copies in `folder`."""
-    records = load_records(folder, runs)
     effects = regularization.effects_of(records)
-    draw_figures(folder, records, effects, sets)
+    draw_figures(folder, records, effects, sets, model)
     target = ROOT if folder.resolve() == REPORT else folder
     for source, path, made in (
         (ROOT / "README.md", target / "README.md", readme_tables(records, effects)),
@@ -200,7 +226,10 @@ def write_report(folder: Path, runs: Plan, sets: Sets, speed: dict) -> None:
         text = replace_tables(source, made)
         with atomic_write(path) as file:
             file.write(text.encode())
-    print(f"{target / 'README.md'}: its tables are up to date, as are the figures in {folder}")
+    print(
+        f"{target / 'README.md'}: its tables are up to date, as are the figures in {folder}; "
+        "python -m pytest tests/test_readme.py names the numbers in its sentences that are not"
+    )
 
 
 # --- the program ------------------------------------------------------------------------------
@@ -215,26 +244,36 @@ def report(arguments: list[str] | None = None) -> None:
     folder = args.results_dir / ("report" if full else "quick-report")
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     runs = planned_runs(args.seeds, args.epochs, args.data_dir, args.results_dir)
-    sets = tuple(MNIST(find_split(split, args.data_dir)) for split in ("train", "test"))
-    for row, settings in share_out(runs):
-        shown = row == RECIPE_ROW and settings.seed == 0  # the network of README.md's pictures
-        weights_path = folder / "lenet5.pt" if shown else None
-        lost = shown and not weights_path.exists()
-        if lost or find_record(folder, settings) is None:
+    sets = MNIST(find_split("train", args.data_dir)), MNIST(find_split("test", args.data_dir))
+    data = fingerprints(sets, runs)
+    [shown] = [s for row, s in runs if row == RECIPE_ROW and s.seed == 0]  # in the pictures
+    # A quick look keeps one network for each length: it has to be the one of the numbers.
+    weights_path = folder / ("lenet5.pt" if full else f"{shown.name}.pt")
+    count_finished(folder, runs, data)  # first: if a record cannot be used, nothing is trained
+    for _, settings in share_out(runs):
+        lost = settings is shown and not weights_path.exists()
+        if lost or find_record(folder, settings, data) is None:
             start = time.perf_counter()
-            record = train_and_record(folder, settings, sets, weights_path)
-            done = sum(find_record(folder, other) is not None for _, other in runs)
+            to_show = weights_path if settings is shown else None
+            record = train_and_record(folder, settings, sets, to_show)
             [accuracy] = final_values([record], "accuracy")
             # The line break within the text: otherwise torchrun's processes might print before it.
             print(
                 f"{settings.name}: {accuracy:.2%} on the "
                 f"{'validation' if settings.validation else 'test'} set, "
-                f"{time.perf_counter() - start:.0f} s; {done} of {len(runs)} runs are done\n",
+                f"{time.perf_counter() - start:.0f} s; "
+                f"{count_finished(folder, runs, data)} of {len(runs)} runs are done\n",
                 end="",
                 flush=True,
             )
     if is_first_of_torchrun():
-        write_report(folder, runs, sets, speed)
+        records = load_records(folder, runs, data)
+        write_report(folder, records, sets, load_model(weights_path), speed)
+
+
+def count_finished(folder: Path, runs: Plan, data: Fingerprints) -> int:
+    """Return how many of `runs` have a record. Raise RunError if one cannot be used."""
+    return sum(find_record(folder, settings, data) is not None for _, settings in runs)
 
 
 def parse_report_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -245,10 +284,15 @@ def parse_report_arguments(arguments: list[str] | None = None) -> argparse.Names
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--seeds", type=int_at_least(2), default=SEEDS, help="runs of each row (%(default)s)")
-    add("--epochs", type=int_at_least(1), help="epochs of every run (as reported)")
-    add_folders(parser)
-    return parser.parse_args(arguments)
+    add("--seeds", type=int, default=SEEDS, help="runs of each row, at least 2 (%(default)s)")
+    add("--epochs", type=int, help="epochs of every run (as reported)")
+    add_setting(parser, "data_dir")
+    add_setting(parser, "results_dir")
+    parser.set_defaults(results_dir=Settings.results_dir)
+    args = parser.parse_args(arguments)
+    if args.seeds < 2 or (args.epochs or 1) < 1:
+        parser.error("--seeds must be at least 2, and --epochs 1")
+    return args
 
 
 if __name__ == "__main__":

@@ -166,6 +166,8 @@ def changed_settings(saved: dict, settings: Settings) -> dict:
     before = Settings().plain() | saved
     if isinstance(before["augment"], bool):  # in older files
         before["augment"] = "deform" if before["augment"] else None
+    if not config["dropout"] and before["dropout"] == 0:  # what older files say of the default
+        before["dropout"] = config["dropout"]
     return {
         name: before[name]
         for name in config

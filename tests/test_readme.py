@@ -1,4 +1,5 @@
-"""README's Python runs as it stands there, and its log and its settings are those of main.py.
+"""README's Python runs as it stands there; its numbers are those of the records, and its log and
+settings are those of main.py.
 
 PYTHONPATH=tests python -m tests.test_readme    trains LeNet-5, puts its log into README.md
 """
@@ -17,7 +18,11 @@ from PIL import Image
 
 import dataset
 from model import MODELS
-from support.options import Settings, parse_arguments
+from support.report import tables
+from support.report.plan import QUESTIONS, SEEDS, planned_runs
+from support.report.records import accuracies, final_values, load_records
+from support.report.regularization import effects_of
+from support.settings import RECIPE, Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOG = re.compile("```text\n(.*?)\n```", re.DOTALL)
@@ -107,7 +112,7 @@ def test_the_loop_shown_is_mains():
 def test_the_settings_shown_are_those_of_main():
     table = README[README.index("| setting |") :].split("\n\n")[0].replace(HYPHEN, "-")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    for column, settings in ((1, Settings()), (2, parse_arguments(["--regularize"])[1])):
+    for column, settings in ((1, Settings()), (2, Settings(**RECIPE))):
         shown = {row[0]: row[column] for row in rows[2:]}
         augmented = "none"
         if settings.augment:
@@ -124,6 +129,117 @@ def test_the_settings_shown_are_those_of_main():
             "dropout, label smoothing, averaged weights": "none",
         }
         assert settings.dropout == settings.label_smoothing == settings.ema == 0
+
+
+# --- the numbers in its sentences -------------------------------------------------------------
+
+# A number in README is written by hand. Each sentence that has one stands here, one a line, with
+# the number's name in `quoted_numbers` in its place.
+SENTENCES = """
+    deviation over {seeds} fresh seeds
+    on one thread of a shared machine ({processors})
+    it falls to {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch}, then rises to {mlp_loss:.3f}
+    the difference in test accuracy is {lenet5_minus_mlp} percentage points
+    Ours differs by {known} points
+    Yes, by {recipe_minus_lenet5_long} points at the same length
+    augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
+    and weight decay ({weight_decay:+.2f}) help
+    only augmentation does ({augment_with_the_others:+.2f};
+    the difference is {mlp_recipe_minus_lenet5_long} points, within
+    this is not certain ({mlp_recipe_over_images};
+    means over {seeds} seeds:
+    is {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
+    LeNet-5's test loss has risen to {lenet5_long_loss:.3f}
+    LeNet-5 makes {lenet5_errors:.0f} errors in 10,000, the MLP {mlp_errors:.0f}**
+    a difference of {lenet5_minus_mlp} points
+    The difference from 1998 is {known} points
+    10 to 29; the {seeds} that are finished are reported
+    augmentation adds {augment_interval} points
+    label smoothing {label_smoothing_interval}, weight decay {weight_decay_interval}
+    On the fresh seeds it gains {recipe_minus_lenet5_long} points
+    ({recipe_errors:.0f} errors in 10,000, not {lenet5_long_errors:.0f})
+    from {lenet5_long_gap:.2f} to {recipe_gap:.2f} points
+    no measurable gain: {lenet5_long_minus_lenet5} points
+    {hard_share} are on the same {hard_images} images
+    seed 0, {shown_accuracy:.2f}% ({shown_errors} errors in 10,000)
+"""
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """The committed records, by row."""
+    return load_records(ROOT / "results" / "report", planned_runs(SEEDS))
+
+
+def quoted_numbers(records):
+    """The numbers that README's sentences quote, by name, as the records give them."""
+    mlp, long, reached = (
+        tables.fresh(records, row) for row in ("mlp", "lenet5-long", "mlp-recipe")
+    )
+    losses = np.mean([[entry["test_loss"] for entry in run["history"]] for run in mlp], axis=0)
+    over_images = tables.difference_over_images(reached, long, tests=len(QUESTIONS))
+    half = tables.hard_images_table(records).splitlines()[3].split(" | ")
+    [shown, *_] = records["recipe"]
+    made = {
+        "seeds": len(mlp),
+        "processors": " and ".join(sorted({run["processor"] for run in mlp})),
+        "mlp_lowest_loss": losses.min(),
+        "mlp_lowest_epoch": 1 + losses.argmin(),
+        "mlp_loss": losses[-1],
+        "lenet5_long_loss": final_values(long, "loss").mean(),
+        "known": tables.with_interval(*tables.known_gap(records)),
+        "mlp_recipe_over_images": tables.interval(*over_images),
+        "hard_images": half[1],
+        "hard_share": half[2],
+        "shown_accuracy": accuracies([shown])[0],
+        "shown_errors": len(shown["misclassified"]),
+    }
+    for question in QUESTIONS:
+        name = f"{question.first}_minus_{question.second}"
+        made[name] = tables.with_interval(*tables.difference(records, question))
+    for row in ("lenet5", "mlp", "lenet5-long", "recipe"):
+        test = accuracies(tables.fresh(records, row))
+        made[f"{row}_errors"] = 100 * (100 - test).mean()
+        made[f"{row}_gap"] = (accuracies(tables.fresh(records, row), "train") - test).mean()
+    for effect in effects_of(records):
+        name = effect["name"] + ("" if effect["context"] == "alone" else "_with_the_others")
+        made[name] = effect["difference"]
+        made[f"{name}_interval"] = tables.with_interval(effect["difference"], effect["half_width"])
+    return {name.replace("-", "_"): number for name, number in made.items()}
+
+
+def out_of_date(text, sentences, numbers):
+    """What to change in a text: each sentence that it lacks, and what stands in its place."""
+    text = " ".join(text.split())
+    changes = []
+    for sentence in filter(None, map(str.strip, sentences.splitlines())):
+        expected = " ".join(sentence.format(**numbers).split())
+        if expected not in text:
+            parts = (re.escape(part) for part in re.split(r"\{.*?\}", sentence))
+            found = re.search(".{1,60}?".join(parts), text)
+            said = f"says {found[0]!r}" if found else "has no such sentence (reworded?)"
+            changes.append(f"README {said}; by the records: {expected!r}")
+    return changes
+
+
+def test_every_number_in_a_sentence_is_that_of_the_committed_records(committed):
+    changes = out_of_date(README, SENTENCES, quoted_numbers(committed))
+    assert not changes, "\n" + "\n".join(changes)
+
+
+def test_every_sentence_that_is_out_of_date_is_named_with_the_number_of_today():
+    sentences = "\n a loss of {loss:.2f} here \n {seeds} seeds \n gone {seeds} \n"
+    text = "a loss\nof 0.24 here, in 3 seeds"
+    assert out_of_date(text, sentences, {"loss": 0.251, "seeds": 3}) == [
+        "README says 'a loss of 0.24 here'; by the records: 'a loss of 0.25 here'",
+        "README has no such sentence (reworded?); by the records: 'gone 3'",
+    ]
+
+
+def test_only_tables_stand_between_markers():
+    for table in re.findall(r"<!-- (?!end).*? -->\n(.*?)\n<!-- end", README, re.DOTALL):
+        assert all(line.startswith("|") for line in table.splitlines()), table
+    assert README.count("<!--") == 2 * len(re.findall("<!-- end", README))
 
 
 # --- the log of Quick start -------------------------------------------------------------------

@@ -1,14 +1,12 @@
 """Records of finished runs: found, checked, and the numbers in them."""
 
-import json
-
 import numpy as np
 import pytest
 from helpers import make_runs
 
 from support.errors import RunError
-from support.options import Settings
 from support.report.records import (
+    MNIST_FINGERPRINTS,
     accuracies,
     confusions,
     epochs_of,
@@ -16,10 +14,11 @@ from support.report.records import (
     final_values,
     find_record,
     load_records,
-    misclassified_images,
+    minutes_of,
     record_path,
     write_record,
 )
+from support.settings import Settings
 
 
 def record_of(settings, **values):
@@ -47,7 +46,8 @@ def test_a_record_is_found_as_it_was_written(tmp_path):
     write_record(tmp_path, settings, record)
     assert find_record(tmp_path, settings) == record
     assert record_path(tmp_path, settings) == tmp_path / "runs" / "x.json"
-    assert (tmp_path / "runs" / "x.json").read_text(encoding="utf-8").endswith("\n")
+    text = (tmp_path / "runs" / "x.json").read_text(encoding="utf-8")
+    assert text.startswith('{\n "config": {\n')  # a line a value, so that git shows changes
 
 
 def test_a_run_that_is_not_finished_has_no_record(tmp_path):
@@ -124,11 +124,30 @@ def test_a_file_that_is_no_record_is_named_as_damaged(tmp_path, content):
 
 
 def test_a_record_of_held_out_images_has_no_misclassified_ones(tmp_path):
-    settings = Settings(name="x", epochs=3, validation=9)
+    settings = Settings(name="x", epochs=3, validation=10_000)
     record = record_of(settings)
     del record["train_accuracy"], record["misclassified"]
     write_record(tmp_path, settings, record)
     assert find_record(tmp_path, settings) == record
+
+
+@pytest.mark.parametrize("validation", [0, 10_000])
+def test_a_record_of_other_images_is_not_used_and_one_without_fingerprints_is_of_mnist(
+    tmp_path, validation
+):
+    settings = Settings(name="x", validation=validation)
+    other = {0: {"training": 1, "test": 2}, 10_000: {"training": 3, "validation": 4}}
+    for made_of, usable in ((MNIST_FINGERPRINTS, MNIST_FINGERPRINTS), (other, other)):
+        record = record_of(settings) | {"data": made_of[validation]}
+        write_record(tmp_path, settings, record)
+        assert find_record(tmp_path, settings, usable) == record
+        unusable = other if usable is MNIST_FINGERPRINTS else MNIST_FINGERPRINTS
+        with pytest.raises(RunError, match=r"x\.json: belongs to other images; .*--results-dir"):
+            find_record(tmp_path, settings, unusable)
+    write_record(tmp_path, settings, record_of(settings))
+    assert find_record(tmp_path, settings)
+    with pytest.raises(RunError, match="belongs to other images"):
+        find_record(tmp_path, settings, other)
 
 
 def test_records_come_by_row_and_in_the_order_of_seeds(tmp_path):
@@ -142,21 +161,28 @@ def test_records_come_by_row_and_in_the_order_of_seeds(tmp_path):
     assert accuracies(records["mlp"]) == pytest.approx([95, 93, 94])
 
 
-def test_compared_rows_are_cut_to_the_seeds_that_all_have_and_choices_are_not(tmp_path):
+def test_explored_and_fresh_rows_are_each_cut_to_the_seeds_that_all_have_and_choices_are_not(
+    tmp_path,
+):
     finished = [
         *planned("lenet5", 0, 1, 2, 4),
         *planned("mlp", 1, 2, 3, 4),
-        *planned("validation", 0, 1, validation=9),
-        *planned("long", 0, 1, validation=9),
+        *planned("validation", 0, 5, validation=10_000),
+        *planned("mlp-lr-0.1", 0, 1, validation=10_000),
+        *planned("fresh lenet5", 10, 11, 12, 13),
+        *planned("fresh mlp", 10, 11, 13),
     ]
     finish(tmp_path, *finished)
-    records = load_records(tmp_path, [*finished, *planned("lenet5", 3), *planned("mlp", 0)])
+    unfinished = [*planned("lenet5", 3), *planned("mlp", 0), *planned("fresh mlp", 12)]
+    records = load_records(tmp_path, finished + unfinished)
     seeds = {row: [run["config"]["seed"] for run in runs] for row, runs in records.items()}
     assert seeds == {
         "lenet5": [1, 2, 4],
         "mlp": [1, 2, 4],
-        "validation": [0, 1],
-        "long": [0, 1],
+        "validation": [0, 5],
+        "mlp-lr-0.1": [0, 1],
+        "fresh lenet5": [10, 11, 13],
+        "fresh mlp": [10, 11, 13],
     }
 
 
@@ -172,25 +198,6 @@ def test_a_row_with_one_seed_stops_the_report(tmp_path):
     )
 
 
-def test_fresh_rows_have_seeds_of_their_own_that_are_cut_apart(tmp_path):
-    finished = [
-        *planned("lenet5", 0, 1, 2),
-        *planned("mlp", 0, 1, 2),
-        *planned("fresh lenet5", 10, 11, 12, 13),
-        *planned("fresh mlp", 10, 11, 13),
-    ]
-    finish(tmp_path, *finished)
-    records = load_records(tmp_path, [*finished, *planned("fresh mlp", 12)])
-    seeds = {row: [run["config"]["seed"] for run in runs] for row, runs in records.items()}
-    explored, fresh = [0, 1, 2], [10, 11, 13]
-    assert seeds == {
-        "lenet5": explored,
-        "mlp": explored,
-        "fresh lenet5": fresh,
-        "fresh mlp": fresh,
-    }
-
-
 # --- numbers ----------------------------------------------------------------------------------
 
 
@@ -203,6 +210,10 @@ def test_final_values_are_those_of_the_last_epoch_on_what_was_watched(watched):
     assert epochs_of(runs) == 3
 
 
+def test_a_run_takes_the_minutes_of_all_its_epochs():
+    assert minutes_of(make_runs(epochs=4, seconds=(60, 90, 30))) == pytest.approx([1, 1.5, 0.5])
+
+
 def test_the_accuracy_on_training_images_is_the_final_networks():
     assert accuracies(make_runs(train=(90, 1)), "train") == pytest.approx([89, 90, 91])
 
@@ -213,7 +224,6 @@ def test_errors_are_a_row_for_each_run_and_a_column_for_each_test_image():
     assert errors.shape == (3, 10_000)
     assert np.argwhere(errors).tolist() == [[0, 3], [2, 0], [2, 9999]]
     assert errors.sum() == 3
-    assert misclassified_images(runs[2]) == {"0", "9999"}
 
 
 def test_confusions_are_counted_by_true_and_predicted_digit_per_run():
@@ -225,11 +235,3 @@ def test_confusions_are_counted_by_true_and_predicted_digit_per_run():
     assert counts[1, 2] == pytest.approx(1)
     assert counts[2, 1] == counts[9, 0] == pytest.approx(1 / 3)
     assert counts.sum() == pytest.approx(5 / 3)
-
-
-def test_json_keeps_what_a_record_is_made_of(tmp_path):
-    settings = Settings(name="x", epochs=1)
-    write_record(tmp_path, settings, record_of(settings))
-    text = record_path(tmp_path, settings).read_text(encoding="utf-8")
-    assert json.loads(text) == record_of(settings)
-    assert text.startswith('{\n "config": {\n')  # a line a value, so that git shows changes

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, assert_one_line, make_runs, write_data
+from torch import distributed
 
 import main
 import report
@@ -25,7 +26,7 @@ from support.report.plan import (
     SEEDS,
     planned_runs,
 )
-from support.report.records import accuracies, find_record, load_records
+from support.report.records import find_record, load_records
 from support.report.speed import load_speeds
 
 REPORT = ROOT / "results" / "report"
@@ -41,61 +42,47 @@ def committed():
 
 
 def assert_tables(path, made):
-    """Making each table and number again changes nothing in the file, and it has no other."""
+    """Making each table again changes nothing in the file, and it has no other."""
     text = path.read_text(encoding="utf-8")
     assert report.replace_tables(path, made) == text
     assert set(re.findall("<!-- ([a-z0-9-]+) -->", text)) == made.keys()
 
 
-def test_readmes_tables_and_numbers_are_what_the_committed_records_give(committed):
+def test_the_tables_are_what_records_and_the_committed_benchmark_give(committed):
     effects = regularization.effects_of(committed)
     assert_tables(ROOT / "README.md", report.readme_tables(committed, effects))
+    speed = load_speeds(REPORT / "speed.json")
+    assert_tables(REPORT / "engineering.md", report.engineering_tables(committed, speed))
 
 
-def test_readmes_sentences_say_what_the_committed_records_say(committed):
+def test_readme_concludes_what_the_committed_records_say(committed):
     answers = [tables.answer(committed, question) for question in QUESTIONS]
     assert answers == ["yes", "yes", "unclear", "yes"]
     gap, half_width = tables.known_gap(committed)
     assert gap - half_width > -KNOWN_MARGIN
     effects = regularization.effects_of(committed)
-    helpful = {(e["name"], e["context"]) for e in effects if e["significant"]}
-    assert helpful == {
-        ("augment", "alone"),
-        ("label-smoothing", "alone"),
-        ("weight-decay", "alone"),
-        ("augment", "with the others"),
-    }
-    assert all(effect["difference"] > 0 for effect in effects if effect["significant"])
-    lows = {e["name"]: e["over_images"][0] for e in effects if e["context"] == "alone"}
-    assert lows["augment"] > 0
-    assert 0.05 > lows["weight-decay"] > 0 > lows["label-smoothing"]
-    assert min(e["over_images"][0] for e in effects if e["name"] == "augment") < 0
+    helpful = {(e["name"], e["context"]): e for e in effects if e["significant"]}
+    alone = {(name, "alone") for name in ("augment", "label-smoothing", "weight-decay")}
+    assert helpful.keys() == alone | {("augment", "with the others")}
+    assert all(effect["difference"] > 0 for effect in helpful.values())
+    over_images = {key for key, e in helpful.items() if e["over_images"][0] > e["over_images"][1]}
+    assert over_images == alone
     parts = regularization.recipe_table(committed).splitlines()[3:]
     assert [line.split(" | ")[-1] for line in parts] == ["**helps** |", "unclear |", "unclear |"]
-    mlp, lenet5, long = (
-        np.mean(
-            [[e["test_loss"] for e in run["history"]] for run in tables.fresh(committed, row)], 0
-        )
-        for row in ("mlp", "lenet5", "lenet5-long")
-    )
+
+    def mean(row, quantity):
+        histories = [run["history"] for run in tables.fresh(committed, row)]
+        return np.mean([[entry[quantity] for entry in history] for history in histories], axis=0)
+
+    mlp, lenet5, long = (mean(row, "test_loss") for row in ("mlp", "lenet5", "lenet5-long"))
     assert mlp[-1] > 1.1 * mlp.min()  # clearly
     assert 7 <= mlp.argmin() <= 11  # about half of 20 epochs
     assert 1.2 * lenet5.min() > lenet5[-1] > lenet5.min()  # slightly
     assert 11 <= lenet5.argmin() <= 15  # about two thirds
     assert long[-1] > 1.3 * lenet5[-1]
     for row in ("mlp", "lenet5"):
-        histories = [run["history"] for run in tables.fresh(committed, row)]
-        late, last = (np.mean([h[e]["test_accuracy"] for h in histories]) for e in (14, -1))
-        assert abs(last - late) < 0.001  # levels off from epoch 15
-    errors = [(100 - accuracies(tables.fresh(committed, row))).mean() for row in ("lenet5", "mlp")]
-    assert errors[0] < errors[1] / 2
-
-
-def test_no_marker_begins_a_line_of_a_sentence():
-    """Markdown would take the line as HTML, and end the paragraph."""
-    for page in (ROOT / "README.md", REPORT / "engineering.md"):
-        for line in page.read_text(encoding="utf-8").splitlines():
-            assert not re.match(r"\s*<!--.*-->.", line), line
+        accuracy = mean(row, "test_accuracy")
+        assert abs(accuracy[-1] - accuracy[14]) < 0.001  # levels off from epoch 15
 
 
 def test_no_number_and_no_option_in_a_table_of_readme_can_wrap():
@@ -127,11 +114,6 @@ def test_every_committed_record_has_as_many_errors_as_its_accuracy_says(committe
         if not run["config"]["validation"]:
             accuracy = run["history"][-1]["test_accuracy"]
             assert len(run["misclassified"]) == round(10_000 * (1 - accuracy))
-
-
-def test_engineerings_tables_are_what_records_and_the_committed_benchmark_give(committed):
-    speed = load_speeds(REPORT / "speed.json")
-    assert_tables(REPORT / "engineering.md", report.engineering_tables(committed, speed))
 
 
 def test_every_picture_of_the_report_is_there():
@@ -192,7 +174,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert shown - {"draw.png"} == {path.name for path in folder.glob("*.png")}
     assert (folder / "draw.html").stat().st_size < 600_000
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"\| LeNet-5, regularized \| 1 \| [0-9.]+\s±\s[0-9.]+ \|", text)
+    assert re.search(r"\| LeNet-5, regularized \| 1 \| [0-9.]+ \| [0-9.]+\s±\s[0-9.]+ \|", text)
     assert (ROOT / "README.md").read_bytes() == readme
 
     # A run that is missing is trained again, and only that one; so is the network of the pictures.
@@ -200,12 +182,13 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     lost = folder / "runs" / "mlp-1-epochs-seed-10.json"
     lost.unlink()
     monkeypatch.setattr(report, "draw_figures", lambda *_: None)
-    (folder / "lenet5.pt").unlink()
+    [network] = folder.glob("*.pt")
+    network.unlink()
     out = start(*QUICK, data=small, program="report").stdout.splitlines()
     assert [line.split(":")[0] for line in out[:-1]] == [shown.stem, lost.stem]
     again = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
     assert {path for path in records if records[path] != again[path]} == {lost, shown}
-    assert (folder / "lenet5.pt").exists()
+    assert network.exists()
     assert (folder / "README.md").read_text(encoding="utf-8") == text
 
 
@@ -231,11 +214,70 @@ def planned(row, epochs, results):
     return dict(planned_runs(2, epochs, results_dir=results))[row]
 
 
+def test_the_network_that_is_shown_is_the_one_that_the_numbers_tell_of(
+    start, small, monkeypatch, without_plots
+):
+    """Of its length, too: a longer quick look keeps its network beside that of a shorter one."""
+    every, shown = report.planned_runs, []
+    monkeypatch.setattr(
+        report, "planned_runs", lambda *args: [run for run in every(*args) if run[0] == RECIPE_ROW]
+    )
+    monkeypatch.setattr(
+        report,
+        "write_report",
+        lambda folder, records, sets, model, speed: shown.append(model.conv1.weight),
+    )
+    for epochs in (1, 2, 1):
+        start("--epochs", epochs, "--seeds", 2, data=small, program="report")
+    first, longer, again = shown
+    assert torch.equal(first, again)
+    assert not torch.equal(first, longer)
+
+
+def test_a_record_of_other_images_stops_the_report_with_one_line(start, small, tmp_path, results):
+    settings = planned("lenet5", 1, results)
+    folder = results / "quick-report"
+    sets = tuple(MNIST(find_split(split, small)) for split in ("train", "test"))
+    report.train_and_record(folder, settings, sets)
+    other = write_data(tmp_path / "other", train=110, test=30)
+    process = start(*QUICK, data=other, program="report", code=1)
+    assert_one_line(process, f"{settings.name}.json: belongs to other images", "--results-dir")
+
+
+def test_a_network_of_other_than_ten_outputs_is_refused(sets):
+    class Eleven(torch.nn.Module):
+        def forward(self, images):
+            return torch.zeros(len(images), 11)
+
+    with pytest.raises(RunError, match=r"logits \[120, 11\]; make them \[120, 10\]"):
+        report.predict_digits(Eleven(), sets[0], torch.device("cpu"))
+
+
+def test_after_a_restart_by_torchrun_no_run_is_left_out(monkeypatch):
+    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        "TORCHELASTIC_RUN_ID": "any",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": f"{store.port}",
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    runs = planned_runs(2, 1)[:4]
+    killed = report.share_out(runs)
+    assert [next(killed), next(killed)] == runs[:2]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert list(report.share_out(runs)) == runs
+
+
 def test_a_record_tells_how_the_final_network_reads_both_sets(sets, results, without_plots):
     settings = planned("lenet5", 2, results)
     settings.batch_size = 5  # more steps: so that it reads some digits, and not others
     record = report.train_and_record(results, settings, sets, results / "lenet5.pt")
-    assert find_record(results, settings) == record
+    assert find_record(results, settings, report.fingerprints(sets, [("", settings)])) == record
     model = load_model(results / "lenet5.pt")
     with torch.no_grad():
         (trn_digits, trn_labels), (tst_digits, tst_labels) = (
@@ -255,7 +297,7 @@ def test_a_run_that_holds_images_out_watches_those_alone(sets, results, without_
     [settings] = [s for row, s in planned_runs(2, results_dir=results) if row == "validation"][:1]
     settings.epochs, settings.validation = 1, 20
     record = report.train_and_record(results, settings, sets)
-    assert find_record(results, settings) == record
+    assert find_record(results, settings, report.fingerprints(sets, [("", settings)])) == record
     assert "val_accuracy" in record["history"][0]
     trn_set, val_set = split_validation(sets[0], 20)
     assert record["data"] == {
@@ -280,9 +322,10 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(
     monkeypatch.setattr(main, "train", counted)
     with pytest.raises(KeyboardInterrupt):
         report.train_and_record(results, settings, sets)
-    assert find_record(results, settings) is None
+    data = report.fingerprints(sets, [("", settings)])
+    assert find_record(results, settings, data) is None
     record = report.train_and_record(results, settings, sets)
-    assert find_record(results, settings)["history"] == record["history"]
+    assert find_record(results, settings, data)["history"] == record["history"]
     assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
 
     settings.results_dir = tmp_path / "elsewhere"
@@ -310,7 +353,6 @@ def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_pa
         monkeypatch.setattr(figures, name, lambda path, *what, **how: drawn.update({path: what}))
     for name in ("save_curves", "save_accuracy"):
         monkeypatch.setattr(report, name, lambda path, *what, **how: drawn.update({path: what}))
-    monkeypatch.setattr(report, "load_model", lambda path: f"the network of {path.name}")
     monkeypatch.setattr(report, "write_page", lambda path, *what: drawn.update({path: what}))
     rows = (*ROWS, *(f"fresh {row}" for row in FRESH_ROWS))
     records = {
@@ -321,7 +363,7 @@ def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_pa
         )
         for place, row in enumerate(rows)
     }
-    report.draw_figures(tmp_path, records, regularization.effects_of(records), sets)
+    report.draw_figures(tmp_path, records, regularization.effects_of(records), sets, "a model")
     drawn = {path.relative_to(tmp_path).name: what for path, what in drawn.items()}
     assert drawn["curves.png"][1] == {
         "LeNet-5": records["fresh lenet5"],
@@ -353,19 +395,16 @@ def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_pa
     [augmented] = drawn["augment.png"]
     assert torch.equal(augmented, sets[0][[2, 3, 4, 7, 8]][0])  # label i is first at place i
     model, image = drawn["layers.png"]
-    assert model == "the network of lenet5.pt"
+    assert model == "a model"
     assert torch.equal(image, sets[1].images[0])
     assert drawn["draw.html"] == (model, sets[1].images, sets[1].labels)
 
 
-def test_tables_stand_on_lines_of_their_own_and_numbers_wherever_they_are_named(tmp_path):
+def test_a_table_is_replaced_and_nothing_else(tmp_path):
     path = tmp_path / "README.md"
-    old = "<!-- table -->\nold\nlines\n<!-- end table -->"
-    number = "a <!-- n -->1<!-- end n --> b"
-    path.write_text(f"{old}\n{number}, {number} ±\n", encoding="utf-8")
-    number = "a <!-- n -->2<!-- end n --> b"
-    assert report.replace_tables(path, {"table": "| a |\n| \\1 |", "n": "2"}) == (
-        f"<!-- table -->\n| a |\n| \\1 |\n<!-- end table -->\n{number}, {number} ±\n"
+    path.write_text("a\n<!-- table -->\nold\nlines\n<!-- end table -->\nb ±\n", encoding="utf-8")
+    assert report.replace_tables(path, {"table": "| a |\n| \\1 |"}) == (
+        "a\n<!-- table -->\n| a |\n| \\1 |\n<!-- end table -->\nb ±\n"
     )
 
 

@@ -6,12 +6,14 @@ will. What the report concludes rests on fresh seeds alone: the questions, their
 margins below were committed before any of their runs was trained.
 """
 
-from dataclasses import replace
+import functools
+import operator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from support.options import RECIPE, Settings, parse_arguments
+from support.settings import RECIPE, Settings
 
+Options = dict[str, Any]  # those settings that are not at main.py's defaults
 Plan = list[tuple[str, Settings]]  # of each run: the row of its table, its settings
 
 # --- the questions ----------------------------------------------------------------------------
@@ -19,12 +21,12 @@ Plan = list[tuple[str, Settings]]  # of each run: the row of its table, its sett
 FRESH_SEEDS = range(10, 30)
 FRESH = "fresh "  # before the names of their rows
 # All rows of a seed are trained on the same kind of processor, which the records name.
-FRESH_ROWS = {  # options of main.py, epochs
-    "mlp": ("--model mlp", 20),
-    "lenet5": ("--model lenet5", 20),
-    "lenet5-long": ("--model lenet5", 100),
-    "recipe": ("--model lenet5 --regularize", 100),
-    "mlp-recipe": ("--model mlp --regularize", 100),
+FRESH_ROWS: dict[str, Options] = {
+    "mlp": {"model": "mlp"},
+    "lenet5": {},
+    "lenet5-long": {"epochs": 100},
+    "recipe": RECIPE,
+    "mlp-recipe": {"model": "mlp"} | RECIPE,
 }
 FRESH_TITLES = {
     "mlp": "MLP",
@@ -63,14 +65,13 @@ KNOWN_ACCURACY, KNOWN_MARGIN = 99.05, 0.1  # percent: LeCun et al. 1998, LeNet-5
 # --- the exploration --------------------------------------------------------------------------
 
 SEEDS = 10  # of each row: 0, 1, ...
-EPOCHS = Settings.epochs
-# What each technique of the ablation adds to the settings of main.py.
-TECHNIQUES = {
-    "augment": "--augment",
-    "dropout": "--dropout 0.2",
-    "weight-decay": "--weight-decay 5e-4",
-    "label-smoothing": "--label-smoothing 0.05",
-    "ema": "--ema 0.999",
+# What each technique of the ablation adds to the default settings.
+TECHNIQUES: dict[str, Options] = {
+    "augment": {"augment": "deform"},
+    "dropout": {"dropout": 0.2},
+    "weight-decay": {"weight_decay": 5e-4},
+    "label-smoothing": {"label_smoothing": 0.05},
+    "ema": {"ema": 0.999},
 }
 TECHNIQUE_TITLES = {
     "augment": "augmentation",
@@ -79,17 +80,20 @@ TECHNIQUE_TITLES = {
     "label-smoothing": "label smoothing",
     "ema": "averaged weights (EMA)",
 }
+
+
+def all_but(left_out: str | None) -> Options:
+    """Return the settings of all techniques but this one."""
+    kept = [options for name, options in TECHNIQUES.items() if name != left_out]
+    return functools.reduce(operator.or_, kept)
+
+
 # The rows of the ablation: in their names, + adds a technique, and - leaves it out.
-ROWS = {
-    "lenet5": "",
-    **{f"lenet5+{name}": flag for name, flag in TECHNIQUES.items()},
-    "lenet5+all": " ".join(TECHNIQUES.values()),
-    **{
-        f"lenet5+all-{left_out}": " ".join(
-            flag for name, flag in TECHNIQUES.items() if name != left_out
-        )
-        for left_out in TECHNIQUES
-    },
+ROWS: dict[str, Options] = {
+    "lenet5": {},
+    **{f"lenet5+{name}": options for name, options in TECHNIQUES.items()},
+    "lenet5+all": all_but(None),
+    **{f"lenet5+all-{name}": all_but(name) for name in TECHNIQUES},
 }
 ROW_TITLES = {
     "lenet5": "LeNet-5, plain",
@@ -98,13 +102,12 @@ ROW_TITLES = {
     **{f"lenet5+all-{name}": f"all but {title}" for name, title in TECHNIQUE_TITLES.items()},
 }
 
-# The recipe, --regularize, and the recipe without one of its parts. (--regularize cannot be told
-# not to augment, so that row spells its settings out.)
+# The recipe, --regularize, and the recipe without one of its parts.
 RECIPE_ROW = "recipe"
-RECIPE_WITHOUT = {
-    "recipe-augment": f"--weight-decay {RECIPE['weight_decay']}",
-    "recipe-weight-decay": "--regularize --weight-decay 0",
-    "recipe-all-augmented": "--regularize --no-aug-epochs 0",
+RECIPE_WITHOUT: dict[str, Options] = {
+    "recipe-augment": RECIPE | {"augment": None, "no_aug_epochs": 0},
+    "recipe-weight-decay": RECIPE | {"weight_decay": 0.0},
+    "recipe-all-augmented": RECIPE | {"no_aug_epochs": 0},
 }
 PART_TITLES = {
     "recipe-augment": "without augmentation",
@@ -117,31 +120,29 @@ PART_TITLES = {
 # below 0.025 for LeNet-5, 0.07 below 0.1 for the MLP, two seeds each); at 0.2 both diverge.
 HELD_OUT, CHOICE_SEEDS = 10_000, 2
 LEARNING_RATES = (0.0125, 0.025, 0.05, 0.1, 0.2)
-LR_CHOICES = {
-    f"{model}-lr-{lr}": f"--model {model} --lr {lr}"
+LR_CHOICES: dict[str, Options] = {
+    f"{model}-lr-{lr}": {"model": model, "lr": lr}
     for model in ("lenet5", "mlp")
     for lr in LEARNING_RATES
 }
 
 # How --regularize was chosen, on the same images: what was added to the default settings. From a
-# first guess, one change at a time.
-FIRST_GUESS = "--augment --weight-decay 5e-4 --ema 0.999"
-CHOICES = {
+# first guess, one change at a time; then with as many epochs as the recipe.
+AUGMENT, WEIGHT_DECAY, EMA = (TECHNIQUES[name] for name in ("augment", "weight-decay", "ema"))
+FIRST_GUESS = AUGMENT | WEIGHT_DECAY | EMA
+CHOICES: dict[str, Options] = {
     "validation": FIRST_GUESS,
-    "validation-augment": "--weight-decay 5e-4 --ema 0.999",
-    "validation-weight-decay": "--augment --ema 0.999",
-    "validation-ema": "--augment --weight-decay 5e-4",
-    "validation+lr": f"{FIRST_GUESS} --lr 0.1",
-    "validation+weight-decay": "--augment --weight-decay 2e-4 --ema 0.999",
-    "validation+label-smoothing": f"{FIRST_GUESS} --label-smoothing 0.05",
-    "validation+dropout": f"{FIRST_GUESS} --dropout 0.1",
-}
-# And then, with as many epochs as the recipe.
-LONG_CHOICES = {
-    "long": "--augment --weight-decay 5e-4",
-    "long+weight-decay-2e-4": "--augment --weight-decay 2e-4",
-    "long+weight-decay-1e-3": "--augment --weight-decay 1e-3",
-    "long+no-aug-epochs": "--augment --no-aug-epochs 3 --weight-decay 5e-4",
+    "validation-augment": WEIGHT_DECAY | EMA,
+    "validation-weight-decay": AUGMENT | EMA,
+    "validation-ema": AUGMENT | WEIGHT_DECAY,
+    "validation+lr": FIRST_GUESS | {"lr": 0.1},
+    "validation+weight-decay": FIRST_GUESS | {"weight_decay": 2e-4},
+    "validation+label-smoothing": FIRST_GUESS | {"label_smoothing": 0.05},
+    "validation+dropout": FIRST_GUESS | {"dropout": 0.1},
+    "long": AUGMENT | WEIGHT_DECAY | {"epochs": 100},
+    "long+weight-decay-2e-4": AUGMENT | {"weight_decay": 2e-4, "epochs": 100},
+    "long+weight-decay-1e-3": AUGMENT | {"weight_decay": 1e-3, "epochs": 100},
+    "long+no-aug-epochs": AUGMENT | {"no_aug_epochs": 3} | WEIGHT_DECAY | {"epochs": 100},
 }
 
 # --- the runs ---------------------------------------------------------------------------------
@@ -163,29 +164,31 @@ def planned_runs(
         epochs: of every run, in place of what is planned; then nothing is chosen, as short runs do
             not tell how long ones end.
     """
-    explored = range(seeds)
     fresh = FRESH_SEEDS if seeds == SEEDS else FRESH_SEEDS[:seeds]
-    long = RECIPE["epochs"]
-    planned = []
+    planned: list[tuple[str, Options, int]] = []
     if not epochs:
-        for choices, length in ((LR_CHOICES, EPOCHS), (CHOICES, EPOCHS), (LONG_CHOICES, long)):
-            for row, options in choices.items():
-                held_out = f"{options} --validation {HELD_OUT}"
-                planned += [(row, held_out, length, seed) for seed in range(CHOICE_SEEDS)]
-    for seed in explored:
-        planned += [(row, options, EPOCHS, seed) for row, options in ROWS.items()]
-    for row, options in ({RECIPE_ROW: "--regularize"} | RECIPE_WITHOUT).items():
-        planned += [(row, options, long, seed) for seed in explored]
+        for row, options in (LR_CHOICES | CHOICES).items():
+            held_out = options | {"validation": HELD_OUT}
+            planned += [(row, held_out, seed) for seed in range(CHOICE_SEEDS)]
+    for seed in range(seeds):
+        planned += [(row, options, seed) for row, options in ROWS.items()]
+    for row, options in ({RECIPE_ROW: RECIPE} | RECIPE_WITHOUT).items():
+        planned += [(row, options, seed) for seed in range(seeds)]
     for seed in fresh:
-        for row, (options, length) in FRESH_ROWS.items():
-            planned.append((f"{FRESH}{row}", options, length, seed))
+        planned += [(f"{FRESH}{row}", options, seed) for row, options in FRESH_ROWS.items()]
 
     runs = []
-    for row, options, length, seed in planned:
-        length = epochs or length
-        name = f"{row.removeprefix(FRESH)}-{length}-epochs-seed-{seed}"
-        # One thread per run: the results do not depend on how many runs and cores there are.
-        command = f"{options} --epochs {length} --seed {seed} --threads 1 --resume --name {name}"
-        _, settings = parse_arguments(command.split())
-        runs.append((row, replace(settings, data_dir=data_dir, results_dir=results_dir)))
+    for row, options, seed in planned:
+        length = epochs or options.get("epochs", Settings.epochs)
+        of_its_own = {
+            "epochs": length,
+            # At least one epoch is augmented, however few there are.
+            "no_aug_epochs": min(options.get("no_aug_epochs", 0), length - 1),
+            "seed": seed,
+            "name": f"{row.removeprefix(FRESH)}-{length}-epochs-seed-{seed}",
+            # So the results do not depend on how many runs and cores there are.
+            "threads": 1,
+        }
+        places = {"resume": True, "data_dir": data_dir, "results_dir": results_dir}
+        runs.append((row, Settings(**options | of_its_own | places)))
     return runs

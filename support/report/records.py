@@ -12,12 +12,18 @@ import numpy as np
 
 from support.errors import RunError
 from support.files import atomic_write
-from support.report.plan import CHOICES, FRESH, LONG_CHOICES, LR_CHOICES, Plan
+from support.report.plan import CHOICES, FRESH, LR_CHOICES, Plan
 from support.run_files import is_whole
 from support.settings import Settings, changed_settings
 
 TEST_IMAGES = 10_000
 Records = dict[str, list[dict]]  # by row of a table, one record per seed
+# Of what runs are trained and tested on, by the number of images held out: "data" in their metrics.
+Fingerprints = dict[int, dict[str, int]]
+MNIST_FINGERPRINTS: Fingerprints = {
+    0: {"training": 640364275, "test": 3025728848},
+    10_000: {"training": 3811839289, "validation": 4162714620},
+}
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -32,11 +38,13 @@ def write_record(folder: Path, settings: Settings, record: dict) -> None:
         file.write((json.dumps(record, indent=1) + "\n").encode())
 
 
-def find_record(folder: Path, settings: Settings) -> dict | None:
+def find_record(
+    folder: Path, settings: Settings, data: Fingerprints = MNIST_FINGERPRINTS
+) -> dict | None:
     """Return the record of this run, if it was finished before, with the same settings.
 
     Raises:
-        RunError: the record is damaged.
+        RunError: the record is damaged, or belongs to other data.
     """
     path = record_path(folder, settings)
     if not path.exists():
@@ -51,6 +59,10 @@ def find_record(folder: Path, settings: Settings) -> dict | None:
         raise RunError(
             f"{path}: is damaged; remove it to train this run again, or git checkout brings it back"
         ) from error
+    # The oldest records have no fingerprints: they are of MNIST.
+    held_out = settings.validation
+    if record.get("data", MNIST_FINGERPRINTS.get(held_out)) != data[held_out]:
+        raise RunError(f"{path}: belongs to other images; use those, or another --results-dir")
     return record
 
 
@@ -59,34 +71,34 @@ def check_record(record: dict, settings: Settings) -> None:
     records can be made from this one."""
     if not is_whole(record["history"], settings.epochs, settings.watched):
         raise ValueError("epochs are missing")
-    if not settings.validation:
-        accuracies([record], "train")
-        error_matrix([record])
-        confusions([record])
+    if settings.validation:
+        return
+    if not 0 <= record["train_accuracy"] <= 1:
+        raise ValueError("no accuracy")
+    for index, (label, digit) in record["misclassified"].items():
+        if not (0 <= int(index) < TEST_IMAGES and 0 <= label <= 9 and 0 <= digit <= 9):
+            raise ValueError("no test image, or no digit")
 
 
-def load_records(folder: Path, runs: Plan) -> Records:
+def load_records(folder: Path, runs: Plan, data: Fingerprints = MNIST_FINGERPRINTS) -> Records:
     """Return the records of those of `runs` that are finished, by row and then by seed.
 
     Rows that are compared seed by seed, those of the exploration and the fresh ones, are cut to the
     seeds that all of them have.
 
     Raises:
-        RunError: too few runs are finished, or a record is damaged.
+        RunError: too few runs are finished, or a record is damaged, or belongs to other data.
     """
     found: dict[str, dict[int, dict]] = {row: {} for row, _ in runs}
     for row, settings in runs:
-        if record := find_record(folder, settings):
+        if record := find_record(folder, settings, data):
             found[row][settings.seed] = record
     fresh = {row for row in found if row.startswith(FRESH)}
-    explored = found.keys() - fresh - (LR_CHOICES | CHOICES | LONG_CHOICES).keys()
+    explored = found.keys() - fresh - LR_CHOICES.keys() - CHOICES.keys()
     for compared in (fresh, explored):
+        shared = set.intersection(*(set(found[row]) for row in compared)) if compared else set()
         for row in compared:
-            found[row] = {
-                seed: record
-                for seed, record in found[row].items()
-                if all(seed in found[other] for other in compared)
-            }
+            found[row] = {seed: found[row][seed] for seed in shared}
     for row, records in found.items():
         if len(records) < 2:
             raise RunError(f"{folder}: {row} has fewer than 2 seeds; run report.py to its end")
@@ -114,8 +126,9 @@ def epochs_of(runs: list[dict]) -> int:
     return len(runs[0]["history"])
 
 
-def misclassified_images(run: dict) -> set[str]:
-    return set(run["misclassified"])
+def minutes_of(runs: list[dict]) -> np.ndarray:
+    """Return how long each run trained and tested."""
+    return np.array([sum(entry["seconds"] for entry in run["history"]) / 60 for run in runs])
 
 
 def error_matrix(runs: list[dict]) -> np.ndarray:

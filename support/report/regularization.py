@@ -5,21 +5,21 @@ from support.report.plan import (
     CHOICES,
     HELD_OUT,
     LEARNING_RATES,
-    LONG_CHOICES,
     PART_TITLES,
     RECIPE_ROW,
     RECIPE_WITHOUT,
     ROW_TITLES,
-    ROWS,
     TECHNIQUES,
+    Options,
 )
 from support.report.records import Records, accuracies, epochs_of, final_values
 from support.report.stats import paired_difference
 from support.report.tables import (
     HYPHEN,
     NBSP,
-    bounds_over_images,
+    difference_over_images,
     interval,
+    markdown_table,
     seeds_and_epochs,
     spread,
     with_interval,
@@ -42,7 +42,7 @@ def tested_together(pairs: list[tuple[Runs, Runs]]) -> list[dict]:
                 "difference": difference,
                 "half_width": half_width,
                 "significant": abs(difference) > half_width,
-                "over_images": bounds_over_images(runs, other_runs, tests=len(pairs)),
+                "over_images": difference_over_images(runs, other_runs, tests=len(pairs)),
             }
         )
     return effects
@@ -62,84 +62,45 @@ def effects_of(records: Records) -> list[dict]:
     return [test | effect for test, effect in zip(tests, effects, strict=True)]
 
 
-def verdict(difference: float, significant: bool) -> str:
-    if not significant:
+def verdict(effect: dict) -> str:
+    if not effect["significant"]:
         return "unclear"
-    return "**helps**" if difference > 0 else "hurts"
+    return "**helps**" if effect["difference"] > 0 else "hurts"
 
 
-def effect_cells(effect: dict) -> str:
-    """Three cells: the difference with its interval, the other interval, and the verdict."""
+def row_cells(title: str, runs: Runs, effect: dict | None) -> list[str]:
+    """The cells of a row of both tables of effects: accuracy and loss; then the difference with its
+    interval, the other interval, and the verdict, all empty where nothing is compared."""
+    cells = [
+        title,
+        spread(accuracies(runs)),
+        loss_cell(spread(final_values(runs, "loss"), 4), runs),
+    ]
+    if effect is None:
+        return [*cells, "", "", ""]
     difference = with_interval(effect["difference"], effect["half_width"])
-    said = verdict(effect["difference"], effect["significant"])
-    return f"{difference} | {interval(*effect['over_images'])} | {said}"
+    return [*cells, difference, interval(*effect["over_images"]), verdict(effect)]
 
 
-def smoothing_mark(runs: Runs) -> str:
-    """A dagger for the losses of networks trained with label smoothing: README says why."""
-    return f"{NBSP}†" if runs[0]["config"]["label_smoothing"] else ""
+def loss_cell(loss: str, runs: Runs) -> str:
+    """A loss; with a dagger for networks trained with label smoothing: README says why."""
+    return loss + (f"{NBSP}†" if runs[0]["config"]["label_smoothing"] else "")
 
 
 def ablation_table(records: Records, effects: list[dict]) -> str:
     """Every row of LeNet-5 in the ablation, and what each technique adds, as `effects_of` gives
     it."""
-    cells = dict.fromkeys(ROWS, " | | ")
-    cells |= {effect["row"]: effect_cells(effect) for effect in effects}
-    lines = [
-        f"| {seeds_and_epochs(records['lenet5'])} | training accuracy (%) | test accuracy (%) "
-        "| test loss | difference (points), 95% interval over seeds | over seeds and images "
-        "| the technique |",
-        "|---|---:|---:|---:|---:|---:|---|",
+    by_row = {effect["row"]: effect for effect in effects}
+    rows = []
+    for row, title in ROW_TITLES.items():
+        _, *cells = row_cells(title, records[row], by_row.get(row))
+        rows.append([title, spread(accuracies(records[row], "train")), *cells])
+    titles = [
+        *(seeds_and_epochs(records["lenet5"]), "training accuracy (%)", "test accuracy (%)"),
+        *("test loss", "difference (points), 95% interval over seeds", "over seeds and images"),
+        "the technique",
     ]
-    for row, effect in cells.items():
-        runs = records[row]
-        loss = spread(final_values(runs, "loss"), 4) + smoothing_mark(runs)
-        lines.append(
-            f"| {ROW_TITLES[row]} | {spread(accuracies(runs, 'train'))} "
-            f"| {spread(accuracies(runs))} | {loss} | {effect} |"
-        )
-    return "\n".join(lines)
-
-
-def numbers(effects: list[dict]) -> dict[str, str]:
-    """The numbers in README's sentences on what a technique adds alone, by their marker."""
-    named = "augment", "label-smoothing", "weight-decay"
-    return {
-        effect["name"]: with_interval(effect["difference"], effect["half_width"])
-        for effect in effects
-        if effect["context"] == "alone" and effect["name"] in named
-    }
-
-
-def learning_rates_table(records: Records) -> str:
-    """Both networks with the same peak learning rates, on held-out training images."""
-    seeds = len(records[f"lenet5-lr-{LEARNING_RATES[0]}"])
-    lines = [
-        f"| accuracy (%) on {HELD_OUT:,} held-out images, {seeds} seeds | LeNet-5 | MLP |",
-        "|---|---:|---:|",
-    ]
-    for lr in LEARNING_RATES:
-        lenet5, mlp = (spread(accuracies(records[f"{row}-lr-{lr}"])) for row in ("lenet5", "mlp"))
-        lines.append(f"| peak learning rate {lr} | {lenet5} | {mlp} |")
-    return "\n".join(lines)
-
-
-def choices_table(records: Records) -> str:
-    """What was tried on held-out training images: the options, without their dashes."""
-    lines = [
-        f"| on {HELD_OUT:,} held-out images | epochs | seeds | accuracy (%) | loss |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for row, options in (CHOICES | LONG_CHOICES).items():
-        parts = [part.strip().replace(" ", NBSP) for part in options.split("--")[1:]]
-        settings = ", ".join(parts).replace("-", HYPHEN)
-        runs = records[row]
-        loss = final_values(runs, "loss").mean()
-        lines.append(
-            f"| {settings} | {epochs_of(runs)} | {len(runs)} "
-            f"| {spread(accuracies(runs))} | {loss:.4f}{smoothing_mark(runs)} |"
-        )
-    return "\n".join(lines)
+    return markdown_table("lrrrrrl", titles, rows)
 
 
 def recipe_table(records: Records) -> str:
@@ -147,18 +108,48 @@ def recipe_table(records: Records) -> str:
     together."""
     recipe = records[RECIPE_ROW]
     effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
-    lines = [
-        f"| {seeds_and_epochs(recipe)} | test accuracy (%) | test loss "
-        "| the recipe minus this (points), 95% interval over seeds | over seeds and images "
-        "| the part |",
-        "|---|---:|---:|---:|---:|---|",
-        f"| the recipe | {spread(accuracies(recipe))} "
-        f"| {spread(final_values(recipe, 'loss'), 4)} | | | |",
-    ]
+    rows = [row_cells("the recipe", recipe, None)]
     for row, effect in zip(RECIPE_WITHOUT, effects, strict=True):
+        rows.append(row_cells(PART_TITLES[row], records[row], effect))
+    titles = [
+        *(seeds_and_epochs(recipe), "test accuracy (%)", "test loss"),
+        "the recipe minus this (points), 95% interval over seeds",
+        *("over seeds and images", "the part"),
+    ]
+    return markdown_table("lrrrrl", titles, rows)
+
+
+def learning_rates_table(records: Records) -> str:
+    """Both networks with the same peak learning rates, on held-out training images."""
+    rows = [
+        [
+            f"peak learning rate {lr}",
+            *(spread(accuracies(records[f"{model}-lr-{lr}"])) for model in ("lenet5", "mlp")),
+        ]
+        for lr in LEARNING_RATES
+    ]
+    seeds = len(records[f"lenet5-lr-{LEARNING_RATES[0]}"])
+    title = f"accuracy (%) on {HELD_OUT:,} held-out images, {seeds} seeds"
+    return markdown_table("lrr", [title, "LeNet-5", "MLP"], rows)
+
+
+def choices_table(records: Records) -> str:
+    """What was tried on held-out training images."""
+    rows = []
+    for row, options in CHOICES.items():
         runs = records[row]
-        lines.append(
-            f"| {PART_TITLES[row]} | {spread(accuracies(runs))} "
-            f"| {spread(final_values(runs, 'loss'), 4)} | {effect_cells(effect)} |"
-        )
-    return "\n".join(lines)
+        loss = loss_cell(f"{final_values(runs, 'loss').mean():.4f}", runs)
+        accuracy = spread(accuracies(runs))
+        rows.append([in_words(options), f"{epochs_of(runs)}", f"{len(runs)}", accuracy, loss])
+    titles = [f"on {HELD_OUT:,} held-out images", "epochs", "seeds", "accuracy (%)", "loss"]
+    return markdown_table("lrrrr", titles, rows)
+
+
+def in_words(options: Options) -> str:
+    """Settings as on the command line, without its dashes, and but for the epochs."""
+    texts = []
+    for name, value in options.items():
+        number = f"{value:.0e}".replace("e-0", "e-") if name == "weight_decay" else f"{value}"
+        if name != "epochs":
+            texts.append(name if name == "augment" else f"{name}{NBSP}{number}")
+    return ", ".join(texts).replace("_", HYPHEN).replace("-", HYPHEN)

@@ -2,11 +2,11 @@
 
 One rule for all of them: the 95% intervals of differences that are tested together are simultaneous
 (Bonferroni), that is, the chance that any of them misses the true value is at most 5%. An effect
-counts when its interval excludes 0.
+counts when its interval over seeds excludes 0.
 
 Two sources of chance are kept apart. Over seeds: another run of the same training, tested on the
 same images (paired t). Over seeds and images: another run, tested on other images of the same kind
-(the bootstrap).
+(two-way variance components), which is shown beside it and decides nothing.
 """
 
 import math
@@ -28,28 +28,31 @@ def paired_difference(first: np.ndarray, second: np.ndarray, tests: int = 1) -> 
     return differences.mean(), quantile * differences.std(ddof=1) / math.sqrt(runs)
 
 
-def crossed_bootstrap(
-    differences: np.ndarray, tests: int = 1, repeats: int = 10_000
-) -> tuple[float, float]:
-    """Return the 95% interval of the mean of `differences`, drawing both rows (seeds) and columns
-    (images) anew with replacement (Owen 2007: the pigeonhole bootstrap).
+def crossed_difference(differences: np.ndarray, tests: int = 1) -> tuple[float, float]:
+    """Return the mean of `differences`, and how far its 95% confidence interval reaches to either
+    side if both the seeds and the images are random samples.
+
+    The variance of the mean, seeds / S + images / I + rest / (S * I), is estimated from the mean
+    squares of a two-way analysis of variance without replication, a negative component counted as 0
+    (Searle, Casella, McCulloch 1992); the degrees of freedom are those of Satterthwaite (1946).
 
     Args:
-        differences: [seeds, images], mostly 0.
+        differences: [seeds S, images I].
         tests: how many such means are tested together, this one included.
     """
-    rng = np.random.default_rng(0)
     seeds, images = differences.shape
-    # Columns of zeros add nothing, so all of them are drawn as one.
-    columns = differences[:, differences.any(axis=0)]
-    shares = np.full(columns.shape[1] + 1, 1 / images)
-    shares[-1] = 1 - columns.shape[1] / images
-    drawn_images = rng.multinomial(images, shares, size=repeats)[:, :-1]
-    drawn_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=repeats)
-    means = ((drawn_seeds @ columns) * drawn_images).sum(axis=1) / (seeds * images)
-    tail = 0.05 / (2 * tests)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return low, high
+    freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    of_seeds = images * differences.mean(axis=1).var(ddof=1)
+    of_images = seeds * differences.mean(axis=0).var(ddof=1)
+    both = freedom[0] * of_seeds + freedom[1] * of_images
+    rest = (differences.size * differences.var() - both) / freedom[2]
+    # The last three are what the first becomes where a component is negative.
+    total = max(of_seeds + of_images - rest, of_seeds, of_images, rest)
+    if total == 0:
+        return differences.mean(), 0.0
+    squares = np.array([of_seeds, of_images, rest])
+    quantile = stats.t.ppf(1 - 0.05 / (2 * tests), total**2 / (squares**2 / freedom).sum())
+    return differences.mean(), quantile * math.sqrt(total / (seeds * images))
 
 
 def rate_difference(first: float, second: float, images: int) -> tuple[float, float]:

@@ -1,7 +1,6 @@
-"""The tables of README.md that compare the networks, and the numbers in its sentences, as Markdown,
-made from records."""
+"""The tables of README.md that compare the networks, as Markdown, made from records."""
 
-import textwrap
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,18 +15,25 @@ from support.report.records import (
     epochs_of,
     error_matrix,
     final_values,
-    misclassified_images,
+    minutes_of,
 )
-from support.report.stats import (
-    crossed_bootstrap,
-    paired_difference,
-    rate_difference,
-)
+from support.report.stats import crossed_difference, paired_difference, rate_difference
 
 MINUS = "\N{MINUS SIGN}"
 # Between parts of a cell that must not wrap.
 NBSP = "\N{NO-BREAK SPACE}"
 HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
+
+def markdown_table(align: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown.
+
+    Args:
+        align: a letter for each column, l (left) or r (right).
+    """
+    rule = ["---:" if side == "r" else "---" for side in align]
+    cells = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([f"| {' | '.join(titles)} |", f"|{'|'.join(rule)}|", *cells])
 
 
 def spread(values: np.ndarray, digits: int = 2) -> str:
@@ -39,14 +45,18 @@ def signed(difference: float) -> str:
     return f"{difference:+z.2f}".replace("-", MINUS)
 
 
-def interval(low: float, high: float) -> str:
-    return f"{signed(low)}{NBSP}to{NBSP}{signed(high)}"
+def interval(difference: float, half_width: float) -> str:
+    """The confidence interval of a difference."""
+    return f"{signed(difference - half_width)}{NBSP}to{NBSP}{signed(difference + half_width)}"
 
 
 def with_interval(difference: float, half_width: float) -> str:
     """A difference, and its confidence interval."""
-    bounds = interval(difference - half_width, difference + half_width)
-    return f"{signed(difference)}{NBSP}({bounds})"
+    return f"{signed(difference)}{NBSP}({interval(difference, half_width)})"
+
+
+def seeds_and_epochs(runs: list[dict]) -> str:
+    return f"{len(runs)} seeds, {epochs_of(runs)} epochs"
 
 
 def fresh(records: Records, row: str) -> list[dict]:
@@ -54,95 +64,19 @@ def fresh(records: Records, row: str) -> list[dict]:
     return records[f"{FRESH}{row}"]
 
 
+# --- the networks -----------------------------------------------------------------------------
+
+
 def headline_table(records: Records) -> str:
     """The networks on the fresh seeds, and the LeNet-5 of 1998."""
-    lines = [
-        "| network | epochs | test accuracy (%) |",
-        "|---|---:|---:|",
-    ]
+    rows = []
     for row, title in FRESH_TITLES.items():
         runs = fresh(records, row)
-        lines.append(f"| {title} | {epochs_of(runs)} | {spread(accuracies(runs))} |")
-    lines.append(f"| LeNet-5 of 1998 (LeCun et al.) | 20 | {KNOWN_ACCURACY} |")
-    return "\n".join(lines)
-
-
-def difference(records: Records, question: Question) -> tuple[float, float]:
-    """The mean difference (points) that a question asks for, and the half-width of its interval."""
-    first, second = fresh(records, question.first), fresh(records, question.second)
-    return paired_difference(accuracies(first), accuracies(second), tests=len(QUESTIONS))
-
-
-def answer(records: Records, question: Question) -> str:
-    """Say "yes" if the interval lies above 0 (with a margin: above minus the margin), "no" if it
-    lies below, and else "unclear"."""
-    mean, half_width = difference(records, question)
-    bound = -(question.margin or 0)
-    if mean - half_width > bound:
-        return "yes"
-    return "no" if mean + half_width < bound else "unclear"
-
-
-def questions_table(records: Records) -> str:
-    """The planned questions, tested together, each with two intervals."""
-    lines = [
-        "| planned question | answer | difference (points), 95% interval over seeds "
-        "| interval over seeds and images |",
-        "|---|---|---:|---:|",
-    ]
-    for question in QUESTIONS:
-        rows = fresh(records, question.first), fresh(records, question.second)
-        text = question.text.replace("--", 2 * HYPHEN)
-        if question.margin:
-            text += f" (margin: {question.margin} points)"
-        lines.append(
-            f"| {text} | {answer(records, question)} "
-            f"| {with_interval(*difference(records, question))} "
-            f"| {interval(*bounds_over_images(*rows, tests=len(QUESTIONS)))} |"
-        )
-    return "\n".join(lines)
-
-
-def bounds_over_images(first: list[dict], second: list[dict], tests: int) -> tuple[float, float]:
-    """The interval of how much more accurate the first runs are (points) that allows for the choice
-    of test images, too."""
-    low, high = crossed_bootstrap(error_matrix(second) - error_matrix(first), tests)
-    return 100 * low, 100 * high
-
-
-def known_gap(records: Records) -> tuple[float, float]:
-    """By how much plain LeNet-5 is more accurate than that of 1998 (points), and the half-width of
-    the interval."""
-    accuracy = accuracies(fresh(records, "lenet5")).mean()
-    gap, half_width = rate_difference(accuracy / 100, KNOWN_ACCURACY / 100, TEST_IMAGES)
-    return 100 * gap, 100 * half_width
-
-
-def numbers(records: Records) -> dict[str, str]:
-    """The numbers in README's sentences on the fresh seeds, by their marker."""
-    mlp, long = fresh(records, "mlp"), fresh(records, "lenet5-long")
-    losses = np.mean([[entry["test_loss"] for entry in run["history"]] for run in mlp], axis=0)
-    reached = bounds_over_images(fresh(records, "mlp-recipe"), long, tests=len(QUESTIONS))
-    made = {
-        "seeds": f"{len(mlp)}",
-        "known": with_interval(*known_gap(records)),
-        "reached-over-images": interval(*reached),
-        "lowest-loss": f"{losses.min():.3f}",
-        "lowest-epoch": f"{1 + losses.argmin()}",
-        "last-loss": f"{losses[-1]:.3f}",
-        "long-loss": f"{final_values(long, 'loss').mean():.3f}",
-    }
-    for question in QUESTIONS:
-        name = f"{question.first}-minus-{question.second}"
-        made[name] = with_interval(*difference(records, question))
-    for row in ("lenet5", "mlp", "lenet5-long", "recipe"):
-        runs = fresh(records, row)
-        made[f"{row}-errors"] = f"{100 * (100 - accuracies(runs)).mean():.0f}"
-        made[f"{row}-gap"] = f"{(accuracies(runs, 'train') - accuracies(runs)).mean():.2f}"
-    _, hard, share = hard_images(records)
-    made["hard-count"] = f"{hard.sum()}"
-    made["hard-share"] = f"{share:.0%}"
-    return made
+        minutes = f"{np.median(minutes_of(runs)):.1f}"
+        rows.append([title, f"{epochs_of(runs)}", minutes, spread(accuracies(runs))])
+    rows.append(["LeNet-5 of 1998 (LeCun et al.)", "20", "", f"{KNOWN_ACCURACY}"])
+    titles = ["network", "epochs", "minutes", "test accuracy (%)"]
+    return markdown_table("lrrr", titles, rows)
 
 
 def count_multiply_adds(model: nn.Module) -> int:
@@ -162,53 +96,103 @@ def count_multiply_adds(model: nn.Module) -> int:
 
 def models_table(records: Records) -> str:
     """LeNet-5 and the MLP, trained alike, side by side."""
-    lenet5, mlp = fresh(records, "lenet5"), fresh(records, "mlp")
-    pairs = [
-        (misclassified_images(first), misclassified_images(second))
-        for first, second in zip(lenet5, mlp, strict=True)
-    ]
-    only_lenet5 = np.mean([len(first - second) for first, second in pairs])
-    only_mlp = np.mean([len(second - first) for first, second in pairs])
-    rows = {
-        "test accuracy (%)": [spread(accuracies(runs)) for runs in (lenet5, mlp)],
-        "training accuracy of the final network (%)": [
-            spread(accuracies(runs, "train")) for runs in (lenet5, mlp)
-        ],
-        "test loss": [spread(final_values(runs, "loss"), 3) for runs in (lenet5, mlp)],
-        "misread by this network only (mean)": [f"{only_lenet5:.0f}", f"{only_mlp:.0f}"],
-        "multiply-adds per image": [
-            f"{count_multiply_adds(MODELS[name]()):,}" for name in ("lenet5", "mlp")
-        ],
-    }
-    lines = [f"| {seeds_and_epochs(lenet5)} | LeNet-5 | MLP |", "|---|---:|---:|"]
-    lines += [f"| {name} | {first} | {second} |" for name, (first, second) in rows.items()]
-    return "\n".join(lines)
-
-
-def seeds_and_epochs(runs: list[dict]) -> str:
-    return f"{len(runs)} seeds, {epochs_of(runs)} epochs"
+    both = {name: fresh(records, name) for name in ("lenet5", "mlp")}
+    wrong = {name: error_matrix(runs) for name, runs in both.items()}
+    cells = []
+    for (name, runs), other in zip(both.items(), reversed(wrong.values()), strict=True):
+        alone = (wrong[name] > other).sum(axis=1)
+        cells.append(
+            {
+                "test accuracy (%)": spread(accuracies(runs)),
+                "training accuracy of the final network (%)": spread(accuracies(runs, "train")),
+                "test loss": spread(final_values(runs, "loss"), 3),
+                "misread by this network only (mean)": f"{alone.mean():.0f}",
+                "multiply-adds per image": f"{count_multiply_adds(MODELS[name]()):,}",
+            }
+        )
+    rows = [[name, *(of_network[name] for of_network in cells)] for name in cells[0]]
+    return markdown_table("lrr", [seeds_and_epochs(both["lenet5"]), "LeNet-5", "MLP"], rows)
 
 
 def epochs_table(records: Records) -> str:
     """Loss and accuracy on both sets after some of the epochs, means over seeds."""
-    lines = [
-        "| network | epoch | training loss | training accuracy (%) | test loss "
-        "| test accuracy (%) |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    quantities = {
+        "train_loss": "training loss",
+        "train_accuracy": "training accuracy (%)",
+        "test_loss": "test loss",
+        "test_accuracy": "test accuracy (%)",
+    }
+    rows = []
     for title, row in (("LeNet-5", "lenet5"), ("MLP", "mlp")):
-        histories = [run["history"] for run in fresh(records, row)]
-        last = len(histories[0])
-        for epoch in sorted({1, 2, 5, 10, 15, last} & set(range(1, last + 1))):
-            entries = [history[epoch - 1] for history in histories]
-            cells = []
-            for split in ("train", "test"):
-                losses = np.array([entry[f"{split}_loss"] for entry in entries])
-                percents = 100 * np.array([entry[f"{split}_accuracy"] for entry in entries])
-                cells += [f"{losses.mean():.4f}", f"{percents.mean():.2f}"]
-            lines.append(f"| {title} | {epoch} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        runs = fresh(records, row)
+        last = epochs_of(runs)
+        for epoch in [e for e in (1, 2, 5, 10, 15, 20) if e < last] + [last]:
+            cells = [title, f"{epoch}"]
+            for name in quantities:
+                mean = np.mean([run["history"][epoch - 1][name] for run in runs])
+                cells.append(f"{mean:.4f}" if name.endswith("loss") else f"{100 * mean:.2f}")
+            rows.append(cells)
+    return markdown_table("lrrrrr", ["network", "epoch", *quantities.values()], rows)
 
+
+# --- the questions ----------------------------------------------------------------------------
+
+
+def difference(records: Records, question: Question) -> tuple[float, float]:
+    """The mean difference (points) that a question asks for, and the half-width of its interval."""
+    first, second = fresh(records, question.first), fresh(records, question.second)
+    return paired_difference(accuracies(first), accuracies(second), tests=len(QUESTIONS))
+
+
+def difference_over_images(
+    first: list[dict], second: list[dict], tests: int
+) -> tuple[float, float]:
+    """How much more accurate the first runs are (points), and the half-width of the interval that
+    allows for the choice of test images, too."""
+    saved = error_matrix(second) - error_matrix(first)
+    return crossed_difference(100 * saved, tests)
+
+
+def answer(records: Records, question: Question) -> str:
+    """Say "yes" if the interval lies above 0 (with a margin: above minus the margin), "no" if it
+    lies below, and else "unclear"."""
+    mean, half_width = difference(records, question)
+    bound = -(question.margin or 0)
+    if mean - half_width > bound:
+        return "yes"
+    return "no" if mean + half_width < bound else "unclear"
+
+
+def questions_table(records: Records) -> str:
+    """The planned questions, tested together, each with two intervals."""
+    rows = []
+    for question in QUESTIONS:
+        runs = fresh(records, question.first), fresh(records, question.second)
+        margin = f" (margin: {question.margin} points)" if question.margin else ""
+        rows.append(
+            [
+                question.text.replace("--", 2 * HYPHEN) + margin,
+                answer(records, question),
+                with_interval(*difference(records, question)),
+                interval(*difference_over_images(*runs, tests=len(QUESTIONS))),
+            ]
+        )
+    titles = [
+        *("planned question", "answer", "difference (points), 95% interval over seeds"),
+        "interval over seeds and images",
+    ]
+    return markdown_table("llrr", titles, rows)
+
+
+def known_gap(records: Records) -> tuple[float, float]:
+    """By how much plain LeNet-5 is more accurate than that of 1998 (points), and the half-width of
+    the interval."""
+    accuracy = accuracies(fresh(records, "lenet5")).mean()
+    gap, half_width = rate_difference(accuracy / 100, KNOWN_ACCURACY / 100, TEST_IMAGES)
+    return 100 * gap, 100 * half_width
+
+
+# --- the errors that remain -------------------------------------------------------------------
 
 # Of the test images that were reviewed, those whose label fewer than 3 of 5 people confirmed
 # (Northcutt et al. 2021, in the file mturk/mnist_mturk.json of their repository
@@ -219,28 +203,17 @@ DOUBTFUL_LABELS = [
 ]
 
 
-def hard_images(records: Records) -> tuple[np.ndarray, np.ndarray, float]:
-    """How many of the recipe's networks misclassify each test image, int64 [10,000]; which images
-    at least half of them do, bool [10,000]; and these images' share of all errors."""
+def hard_images_table(records: Records) -> str:
+    """How many test images are misclassified by how many of the recipe's networks, their share of
+    all errors, and how many of them have a doubtful label."""
     runs = fresh(records, "recipe")
     times = error_matrix(runs).sum(axis=0)
-    half = 2 * times >= len(runs)
-    return times, half, times[half].sum() / times.sum()
-
-
-def hard_images_text(records: Records) -> str:
-    """How many test images are misclassified by how many of the recipe's networks, and how many of
-    those have a doubtful label."""
-    networks = len(fresh(records, "recipe"))
-    times, half, share = hard_images(records)
-    some, every = times > 0, times == networks
-    text = (
-        f"{some.sum()} images are misclassified by at least one of the {networks} networks of "
-        f"`--regularize`, {half.sum()} by at least half, and {every.sum()} by all. These "
-        f"{half.sum()} account for {share:.0%} of all their errors. "
-        "Northcutt et al. (2021) had five people look at each of the test images whose label their "
-        f"method suspected; for {len(DOUBTFUL_LABELS)}, at most two confirmed the label. Of these, "
-        f"{half[DOUBTFUL_LABELS].sum()} are among the {half.sum()}, and "
-        f"{every[DOUBTFUL_LABELS].sum()} among the {every.sum()}."
-    )
-    return textwrap.fill(text, 100)
+    rows = []
+    for title, least in (("at least one", 1), ("at least half", len(runs) / 2), ("all", len(runs))):
+        hard = times >= least
+        share = times[hard].sum() / times.sum()
+        doubtful = hard[DOUBTFUL_LABELS].sum()
+        rows.append([title, f"{hard.sum()}", f"{share:.0%}", f"{doubtful}"])
+    title = f"misclassified by, of {len(runs)} networks"
+    columns = [title, "images", "share of all errors", "with a doubtful label"]
+    return markdown_table("lrrr", columns, rows)
