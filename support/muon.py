@@ -21,7 +21,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
+    def step(  # type: ignore[override]  # torch says float, and returns tensors
+        self, closure: Callable[[], torch.Tensor] | None = None
+    ) -> torch.Tensor | None:
         """Take one step. `closure`, as with torch's optimizers, may compute the loss and its
         gradients first; what it returns is returned."""
         loss = None
@@ -54,11 +56,8 @@ def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
     The singular vectors stay; the singular values, but for tiny ones, become 0.7 to 1.2. Five
     steps of the Newton-Schulz iteration, which needs only products (Jordan et al. 2024).
     """
-    a, b, c = (
-        3.4445,
-        -4.7750,
-        2.0315,
-    )  # theirs: they raise small singular values fastest
+    # Theirs: these raise small singular values fastest.
+    a, b, c = 3.4445, -4.7750, 2.0315
     rows, columns = matrix.shape
     x = matrix if rows <= columns else matrix.T
     x = x / (x.norm() + 1e-7)
