@@ -48,15 +48,12 @@ def run_program(program: Callable[[], None], resume_hint: str) -> None:
 
 
 def reason_and_remedy(error: OSError) -> str:
-    """Return what is wrong with a file, and what helps."""
+    """Return what is wrong with a file, and what helps (on Windows, no open file is replaced)."""
     if isinstance(error, FileNotFoundError):
         return "does not exist; check its name"
     remedy = "choose another place with --data-dir or --results-dir"
     if isinstance(error, PermissionError):
-        # On Windows, no file can be replaced while a program has it open.
-        remedy = (
-            f"check its permissions and what has it open (--resume continues a run), or {remedy}"
-        )
+        remedy = f"check permissions and what has it open (--resume continues a run), or {remedy}"
     elif isinstance(error, FileExistsError | NotADirectoryError):  # a file in a folder's place
         remedy = f"move it, or {remedy}"
     elif error.errno == errno.ENOSPC:

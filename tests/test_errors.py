@@ -59,7 +59,7 @@ def test_an_error_is_one_line_whatever_a_file_is_called(run, error):
 
 
 ANOTHER = "choose another place with --data-dir or --results-dir"
-LOCKED = f"check its permissions and what has it open (--resume continues a run), or {ANOTHER}"
+LOCKED = f"check permissions and what has it open (--resume continues a run), or {ANOTHER}"
 
 
 @pytest.mark.parametrize(
