@@ -77,8 +77,6 @@ def draw_curves(
         runs: of each curve, by its name, the histories whose mean it shows.
         no_aug_epochs: how many last epochs to shade, since they train without augmentation.
     """
-    from matplotlib.ticker import MaxNLocator
-
     figure = new_figure(4.6, title)
     figure.set_layout_engine("none")  # finding margins takes longer than drawing
     place = {"left": 0.12, "right": 0.89, "top": 0.86, "wspace": 0.54, "hspace": 0.25}
@@ -87,8 +85,7 @@ def draw_curves(
     last = max(len(history) for histories in runs.values() for history in histories)
     edge = min(0.05 * (last - 1), 0.5) or 0.5
     panels[0, 0].set_xlim(1 - edge, last + edge)
-    whole_numbers = MaxNLocator(5, steps=[1, 2, 5], integer=True, min_n_ticks=1)
-    panels[0, 0].xaxis.set_major_locator(whole_numbers)
+    panels[0, 0].locator_params(axis="x", nbins=5, steps=[1, 2, 5], integer=True, min_n_ticks=1)
     for row, (quantity, unit) in enumerate((("loss", ", log scale"), ("accuracy", " (%)"))):
         means = []
         for ax, split in zip(panels[row], ("train", watched), strict=True):
