@@ -22,29 +22,27 @@ from torch import distributed, nn
 
 import main
 from dataset import MNIST, data_loader, find_split, split_validation
-from model import MODEL_TITLES
 from support.checkpoint import load_model, write_checkpoint
 from support.device import pick_device, set_up_cpu
 from support.distributed import is_first_of_torchrun
 from support.errors import RunError, run_program
 from support.files import atomic_write
 from support.options import Parser, add_setting
+from support.plots import save_figure
 from support.provenance import fingerprint
-from support.report import figures, regularization, tables
-from support.report.curves import save_accuracy, save_curves
+from support.report import regularization, tables
+from support.report.figures import draw_report
 from support.report.page import write_page
-from support.report.plan import CHOICES, FRESH_TITLES, RECIPE_ROW, SEEDS, Plan, planned_runs
+from support.report.plan import CHOICES, RECIPE_ROW, SEEDS, Plan, planned_runs
 from support.report.records import (
     Fingerprints,
     Records,
-    confusions,
     final_values,
     find_record,
     load_records,
     write_record,
 )
 from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
-from support.report.tables import fresh
 from support.settings import Settings
 
 ROOT = Path(__file__).resolve().parent
@@ -188,28 +186,8 @@ def draw_figures(
         model: the network that is shown.
     """
     trn_set, tst_set = sets
-    lenet5, mlp = MODEL_TITLES["lenet5"], MODEL_TITLES["mlp"]
-    plain = {lenet5: fresh(records, "lenet5"), mlp: fresh(records, "mlp")}
-    recipe = fresh(records, "recipe")
-    by_epoch = {title: fresh(records, row) for row, title in FRESH_TITLES.items()}
-    save_accuracy(folder / "accuracy.png", by_epoch)
-    save_curves(folder / "curves.png", f"{lenet5} and the {mlp}", plain)
-    save_curves(
-        folder / "regularized.png",
-        f"{lenet5} with and without --regularize",
-        {FRESH_TITLES[row]: fresh(records, row) for row in ("lenet5-long", "recipe")},
-        lowest_accuracy=96,
-        lowest_loss=0.001,
-        no_aug_epochs=recipe[0]["config"]["no_aug_epochs"],
-    )
-    figures.save_ablation(folder / "ablation.png", effects, len(records["lenet5"]))
-    errors = {title: confusions(runs) for title, runs in plain.items()}
-    figures.save_confusions(folder / "confusions.png", errors)
-    misclassified = [record["misclassified"] for record in recipe]
-    figures.save_hard_digits(folder / "misclassified.png", tst_set.images, misclassified)
-    firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
-    figures.save_augmented(folder / "augment.png", trn_set[firsts][0])
-    figures.save_layers(folder / "layers.png", model, tst_set.images[0])
+    for name, figure in draw_report(records, effects, trn_set, tst_set, model).items():
+        save_figure(figure, folder / f"{name}.png")
     write_page(folder / "draw.html", model, tst_set.images, tst_set.labels)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dataset import MNIST
 from support.errors import printable
-from support.plots import save_confusion, save_misclassified
+from support.plots import draw_confusions, draw_misclassified, save_figure
 from support.provenance import fingerprint
 
 
@@ -68,8 +68,10 @@ def show_evaluation(
         name += f"-{zlib.crc32(str(path.resolve()).encode()):08x}"
     confusion_path = pictures / f"{name}_confusion.png"
     misclassified_path = pictures / f"{name}_misclassified.png"
-    save_confusion(confusion_path, f"{path.name}: {accuracy:.2%} of the test set", counts)
-    save_misclassified(misclassified_path, path.name, tst_set.images, labels, logits.softmax(dim=1))
+    title = f"{path.name}: {accuracy:.2%} of the test set"
+    save_figure(draw_confusions(title, {"": counts.numpy()}), confusion_path)
+    misclassified = draw_misclassified(path.name, tst_set.images, labels, logits.softmax(dim=1))
+    save_figure(misclassified, misclassified_path)
     if as_json:
         result = {
             "checkpoint": str(path),

@@ -17,7 +17,7 @@ from support.device import device_name
 from support.distributed import check_same_everywhere, from_main_process, is_main_process
 from support.errors import RunError
 from support.files import atomic_write
-from support.plots import SPLIT_TITLES, save_run_plot
+from support.plots import SPLIT_TITLES, draw_run, save_figure
 from support.provenance import code_commit, fingerprint, package_versions, processor_name
 from support.settings import Settings, changed_settings, option
 
@@ -143,7 +143,8 @@ class RunFiles:
         write_checkpoint(self.checkpoint, checkpoint | state.to_save(self.device))
         with atomic_write(self.metrics) as file:
             file.write((json.dumps(self.metrics_of(state), indent=2) + "\n").encode())
-        save_run_plot(self.plot, settings.model, state.history, settings.watched, settings.epochs)
+        figure = draw_run(settings.model, state.history, settings.watched, settings.epochs)
+        save_figure(figure, self.plot, compression=1)  # after every epoch, so fast
 
     def title_line(self, model: nn.Module) -> str:
         """Return what is printed before the first epoch."""

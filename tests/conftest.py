@@ -19,9 +19,9 @@ from helpers import (
     write_folder,
     write_tar,
 )
+from matplotlib.figure import Figure
 
 from model import MODELS
-from support import run_files
 from support.errors import run_program
 
 
@@ -92,20 +92,9 @@ def results(tmp_path):
 
 
 @pytest.fixture
-def saved(monkeypatch):
-    """The report's figures that would have been written: drawing a thing is fast, a PNG of it is
-    not."""
-    drawn = []
-    for module in ("curves", "figures"):
-        path = f"support.report.{module}.save_figure"
-        monkeypatch.setattr(path, lambda figure, path: drawn.append(figure))
-    return drawn
-
-
-@pytest.fixture
 def without_plots(monkeypatch):
-    """Runs in this process draw nothing: it takes most of a short run."""
-    monkeypatch.setattr(run_files, "save_run_plot", lambda *_: None)
+    """Runs in this process leave an empty file as their plot: drawing takes most of a short run."""
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
 
 
 @pytest.fixture

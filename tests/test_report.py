@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, assert_one_line, make_runs, write_data
+from helpers import ROOT, assert_one_line, write_data
 from torch import distributed
 
 import main
@@ -14,7 +14,7 @@ from dataset import MNIST, find_split, split_validation
 from support.checkpoint import load_model
 from support.errors import RunError
 from support.provenance import fingerprint
-from support.report import figures, regularization, tables
+from support.report import regularization, tables
 from support.report.plan import (
     FRESH,
     FRESH_ROWS,
@@ -345,59 +345,6 @@ def test_the_network_is_saved_before_its_run_counts_as_finished(
     with pytest.raises(KeyboardInterrupt):
         report.train_and_record(results, planned(RECIPE_ROW, 1, results), sets, results / "x.pt")
     load_model(results / "x.pt")
-
-
-def test_every_figure_is_drawn_from_the_rows_that_its_name_promises(sets, tmp_path, monkeypatch):
-    drawn = {}
-    for name in [name for name in vars(figures) if name.startswith("save_")]:
-        monkeypatch.setattr(figures, name, lambda path, *what, **how: drawn.update({path: what}))
-    for name in ("save_curves", "save_accuracy"):
-        monkeypatch.setattr(report, name, lambda path, *what, **how: drawn.update({path: what}))
-    monkeypatch.setattr(report, "write_page", lambda path, *what: drawn.update({path: what}))
-    rows = (*ROWS, *(f"fresh {row}" for row in FRESH_ROWS))
-    records = {
-        row: make_runs(
-            (90 + place, 1 + place),
-            misclassified=({str(place): [place % 5, 9]}, {}, {}),
-            no_aug_epochs=3,
-        )
-        for place, row in enumerate(rows)
-    }
-    report.draw_figures(tmp_path, records, regularization.effects_of(records), sets, "a model")
-    drawn = {path.relative_to(tmp_path).name: what for path, what in drawn.items()}
-    assert drawn["curves.png"][1] == {
-        "LeNet-5": records["fresh lenet5"],
-        "MLP": records["fresh mlp"],
-    }
-    assert drawn["accuracy.png"][0] == {
-        "MLP": records["fresh mlp"],
-        "MLP, regularized": records["fresh mlp-recipe"],
-        "LeNet-5": records["fresh lenet5"],
-        "LeNet-5, trained longer": records["fresh lenet5-long"],
-        "LeNet-5, regularized": records["fresh recipe"],
-    }
-    assert drawn["regularized.png"][1] == {
-        "LeNet-5, trained longer": records["fresh lenet5-long"],
-        "LeNet-5, regularized": records["fresh recipe"],
-    }
-    assert [effect["row"] for effect in drawn["ablation.png"][0]][:2] == [
-        "lenet5+augment",
-        "lenet5+all-augment",
-    ]
-    assert drawn["ablation.png"][1] == 3
-    [confused] = drawn["confusions.png"]
-    found = {name: np.argwhere(counts).tolist() for name, counts in confused.items()}
-    first = len(ROWS)
-    assert found == {"LeNet-5": [[(first + 1) % 5, 9]], "MLP": [[first % 5, 9]]}
-    images, misclassified = drawn["misclassified.png"]
-    assert images is sets[1].images
-    assert misclassified == [run["misclassified"] for run in records["fresh recipe"]]
-    [augmented] = drawn["augment.png"]
-    assert torch.equal(augmented, sets[0][[2, 3, 4, 7, 8]][0])  # label i is first at place i
-    model, image = drawn["layers.png"]
-    assert model == "a model"
-    assert torch.equal(image, sets[1].images[0])
-    assert drawn["draw.html"] == (model, sets[1].images, sets[1].labels)
 
 
 def test_a_table_is_replaced_and_nothing_else(tmp_path):
