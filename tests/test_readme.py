@@ -128,7 +128,7 @@ def test_the_settings_shown_are_those_of_main():
             "weight decay": weight_decay if settings.weight_decay else "none",
             "dropout, label smoothing, averaged weights": "none",
         }
-        assert not (settings.dropout or settings.label_smoothing or settings.ema)
+        assert not any((settings.dropout, settings.label_smoothing, settings.ema))
 
 
 # --- the numbers in its sentences -------------------------------------------------------------
