@@ -176,26 +176,18 @@ def replace_tables(path: Path, made: dict[str, str]) -> str:
     return text
 
 
-def draw_figures(
-    folder: Path, records: Records, effects: list[dict], sets: Sets, model: nn.Module
-) -> None:
-    """Draw every figure of README.md, and write the page to draw a digit on.
+def write_report(folder: Path, records: Records, sets: Sets, model: nn.Module, speed: dict) -> None:
+    """Draw the figures and the page to draw a digit on into `folder`, and bring README.md and
+    engineering.md up to date: in place, if `folder` is the committed one, else as copies in it.
 
     Args:
-        effects: of the ablation.
         model: the network that is shown.
     """
     trn_set, tst_set = sets
+    effects = regularization.effects_of(records)
     for name, figure in draw_report(records, effects, trn_set, tst_set, model).items():
         save_figure(figure, folder / f"{name}.png")
     write_page(folder / "draw.html", model, tst_set.images, tst_set.labels)
-
-
-def write_report(folder: Path, records: Records, sets: Sets, model: nn.Module, speed: dict) -> None:
-    """Draw the figures into `folder`, and bring README.md and engineering.md up to date: in place,
-    if `folder` is the committed one, else as copies in `folder`."""
-    effects = regularization.effects_of(records)
-    draw_figures(folder, records, effects, sets, model)
     target = ROOT if folder.resolve() == REPORT else folder
     for source, path, made in (
         (ROOT / "README.md", target / "README.md", readme_tables(records, effects)),

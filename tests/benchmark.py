@@ -1,16 +1,13 @@
 """Speed and memory, each beside what it is compared with, in one run: the ratios count.
 
-    python tests/benchmark.py                 everything, an hour or two on 2 cores
+    python tests/benchmark.py                 everything, over an hour on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
-    python tests/benchmark.py gpu             epochs and runs on a GPU, only printed
 
-Prints tables, and writes results/report/speed.json and results/report/speed.png. The machine may be
-shared with others: what is compared is measured in turn, at least three times, each time in a
-process of its own, and the median counts.
+Writes results/report/speed.json, of which report.py makes tables, and results/report/speed.png. The
+machine may be shared with others: what is compared is measured in turn, at least three times, each
+time in a process of its own, and the median counts.
 """
 
-import contextlib
-import functools
 import io
 import itertools
 import json
@@ -23,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
@@ -36,13 +33,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the next three lie
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # where the next ones lie
 import dataset
 import main
-from model import MODELS, LeNet5
-from support import distributed, run_files
+from model import LeNet5
 from support.device import set_up_cpu
 from support.download import to_idx
 from support.mnist_files import tar_members
@@ -51,15 +46,10 @@ from tests.photographs import GOOD, SMALL, UNEVEN
 
 ROOT = Path(main.__file__).parent
 REPORT = ROOT / "results" / "report"
-REPEATS = 3
 CPU = torch.device("cpu")
 
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
 
-
-def rounds_of(
-    measures: dict[str, Callable[[], float]], repeats: int = REPEATS
-) -> dict[str, list[float]]:
+def rounds_of(measures: dict[str, Callable[[], float]], repeats: int = 3) -> dict[str, list[float]]:
     """What each measure gave in each round, all of them taken once before any is taken again."""
     taken = {name: [] for name in measures}
     for _ in range(repeats):
@@ -69,12 +59,9 @@ def rounds_of(
     return taken
 
 
-def in_turn(measures: dict[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, float]:
+def in_turn(measures: dict[str, Callable[[], float]], repeats: int = 3) -> dict[str, float]:
     """The median of each measure over some rounds."""
-    return medians(rounds_of(measures, repeats))
-
-
-def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
+    rounds = rounds_of(measures, repeats)
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
@@ -85,13 +72,23 @@ def alone(measure: Callable, *arguments: object) -> object:
         return process.submit(measure, *arguments).result()
 
 
+def line_times(*command: object) -> list[float]:
+    """Seconds until each line that `python COMMAND` prints."""
+    start = time.perf_counter()
+    command = [sys.executable, "-u", *map(str, command)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        times = [time.perf_counter() - start for _ in process.stdout]
+    assert process.returncode == 0, command
+    return times
+
+
 def epoch_seconds(ends: list[float]) -> float:
     """The median time from the end of one epoch to that of the next, so without the first epoch,
     which warms up."""
     return statistics.median(end - start for start, end in itertools.pairwise(ends))
 
 
-# --- the peers' ways --------------------------------------------------------------------------
+# --- an epoch, the usual ways and ours --------------------------------------------------------
 
 
 class PlainLeNet5(LeNet5):
@@ -108,18 +105,15 @@ class PlainLeNet5(LeNet5):
         return self.fc3(F.relu(self.fc2(x)))
 
 
+NORMALIZED = [transforms.ToTensor(), transforms.Normalize(dataset.MEAN, dataset.STD)]
+
+
 class PngFolder(Dataset):
     """The way of many course solutions: a PNG is opened whenever its sample is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("*.png"))
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize((32, 32)),
-                transforms.ToTensor(),
-                transforms.Normalize(dataset.MEAN, dataset.STD),
-            ]
-        )
+        self.transform = transforms.Compose([transforms.Resize((32, 32)), *NORMALIZED])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -140,7 +134,7 @@ def peer_epoch(trn_set: Dataset, tst_set: Dataset, padding: int, workers: int) -
     for _ in range(2):
         model.train()
         loss_sum = hits = 0
-        for images, labels in tqdm(trn_loader, leave=False, file=io.StringIO()):
+        for images, labels in trn_loader:
             optimizer.zero_grad()
             logits = model(images)
             loss = F.cross_entropy(logits, labels)
@@ -164,73 +158,44 @@ def png_folder_epoch(folder: Path) -> float:
 
 
 def torchvision_epoch(folder: Path, workers: int) -> float:
-    usual = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(dataset.MEAN, dataset.STD)]
-    )
     trn_set, tst_set = (
-        torchvision.datasets.MNIST(folder, train=train, transform=usual) for train in (True, False)
+        torchvision.datasets.MNIST(folder, train, transform=transforms.Compose(NORMALIZED))
+        for train in (True, False)
     )
     return peer_epoch(trn_set, tst_set, padding=2, workers=workers)
 
 
-# --- our way ----------------------------------------------------------------------------------
-
-AS_PEERS = "--batch-size 64 --schedule constant --lr 0.01"
-
-
-def main_epoch(*arguments: object) -> float:
-    """Seconds of an epoch of main.py, the median of four but the first: all that it trains, tests,
-    prints, writes and draws, with the progress bar that a terminal shows."""
-    ends = []
-    save_run_plot = run_files.save_run_plot
-
-    def stamped(*args: object) -> None:
-        save_run_plot(*args)
-        ends.append(time.perf_counter())
-
-    def visible(loader: Batches, description: str, **options: object) -> tqdm:
-        return tqdm(loader, description, file=io.StringIO())
-
-    with (
-        tempfile.TemporaryDirectory() as results,
-        mock.patch.object(run_files, "save_run_plot", stamped),
-        mock.patch.object(distributed, "tqdm", visible),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        arguments = [*AS_PEERS.split(), "--epochs", 4, "--results-dir", results, *arguments]
-        main.main([*map(str, arguments)])
-    return epoch_seconds(ends)
-
-
-def bare_epoch(model: str = "lenet5", device: str = "cpu", augmented: bool = False) -> float:
-    """Seconds of the same steps and the same tests on batches that lie in memory, and no more; with
-    `augmented`, each batch is augmented as well."""
+def bare_epoch() -> float:
+    """Seconds of main.py's steps and tests on batches that lie in memory, and no more."""
     set_up_cpu(threads=None)
-    trn_set, tst_set = (
-        dataset.MNIST(dataset.find_split(split)).to(torch.device(device))
-        for split in dataset.SPLITS
-    )
+    trn_set, tst_set = (dataset.MNIST(dataset.find_split(split)) for split in dataset.SPLITS)
     trn_batches = list(dataset.data_loader(trn_set, 64, shuffle=True, seed=0))
     tst_batches = list(dataset.data_loader(tst_set))
-    network = MODELS[model]().to(device)
+    network = LeNet5()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
     ends = []
     for _ in range(4):
-        network.train()
         for images, labels in trn_batches:
-            if augmented:
-                images = dataset.augment(images)
             loss = F.cross_entropy(network(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        network.eval()
         with torch.inference_mode():
             for images, labels in tst_batches:
-                loss = F.cross_entropy(network(images), labels)
-        loss.item()  # waits for a GPU to be done
+                F.cross_entropy(network(images), labels)
         ends.append(time.perf_counter())
     return epoch_seconds(ends)
+
+
+AS_PEERS = [ROOT / "main.py", "--batch-size", 64, "--schedule", "constant", "--lr", 0.01]
+
+
+def main_epoch(*arguments: object) -> float:
+    """Seconds of an epoch of main.py, the median of four but the first: all that it trains, tests,
+    prints, writes and draws."""
+    with tempfile.TemporaryDirectory() as results:
+        times = line_times(*AS_PEERS, "--epochs", 4, "--results-dir", results, *arguments)
+    return epoch_seconds(times[1:5])  # after the title
 
 
 def measure_epoch() -> dict[str, list[float]]:
@@ -253,10 +218,10 @@ def measure_epoch() -> dict[str, list[float]]:
                 "PNG folder": lambda: alone(png_folder_epoch, folder),
                 "torchvision, 2 workers": lambda: alone(torchvision_epoch, folder, 2),
                 "torchvision": lambda: alone(torchvision_epoch, folder, 0),
-                "main.py --augment": lambda: alone(main_epoch, "--augment"),
-                "main.py": lambda: alone(main_epoch),
+                "main.py --augment": lambda: main_epoch("--augment"),
+                "main.py": main_epoch,
                 "bare loop": lambda: alone(bare_epoch),
-                "main.py --model mlp": lambda: alone(main_epoch, "--model", "mlp"),
+                "main.py --model mlp": lambda: main_epoch("--model", "mlp"),
             },
             repeats=5,  # an epoch of main.py takes 3.3 to 4.7 s, as busy as the neighbors are
         )
@@ -270,21 +235,20 @@ import sys, dataset
 for split in ("train", "test"):
     dataset.MNIST(dataset.find_split(split, *sys.argv[1:]))
 """
+MAIN = "import sys, main; main.main(sys.argv[1:])"
 
 
 def run_python(code: str, *arguments: object, cache: str | None = None) -> tuple[float, float]:
     """Seconds and peak resident memory (MB) of `python -c code`."""
-    environment = os.environ | ({"XDG_CACHE_HOME": cache} if cache else {})
     # Asked of the process itself: what the system tells its parent counts the parent's memory too.
-    ending = """
-with open("/proc/self/status", encoding="utf-8") as status:
-    print(next(line.split()[1] for line in status if "VmHWM" in line))
-"""
+    ending = (
+        "\nprint(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
+    )
     start = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-c", code + ending, *map(str, arguments)],
         cwd=ROOT,
-        env=environment,
+        env=os.environ | ({"XDG_CACHE_HOME": cache} if cache else {}),
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=True,
@@ -292,117 +256,105 @@ with open("/proc/self/status", encoding="utf-8") as status:
     return time.perf_counter() - start, int(process.stdout.split()[-1]) / 1024
 
 
-def to_first_line(*arguments: object) -> float:
-    """Seconds until `python ARGUMENTS` prints its first line: how long it takes to end says nothing
-    of how soon it begins."""
-    start = time.perf_counter()
-    command = [sys.executable, "-u", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout.readline()
-        seconds = time.perf_counter() - start
-        process.kill()
-    return seconds
+def first_run(code: str, *arguments: object) -> tuple[float, float]:
+    """The same where no pixels are cached yet."""
+    with tempfile.TemporaryDirectory() as empty:
+        return run_python(code, *arguments, cache=empty)
 
 
 def measure_start() -> dict[str, float]:
     """Seconds until the first step, and of the first run's decoding of 70,000 PNGs."""
-
-    def first_run() -> float:
-        with tempfile.TemporaryDirectory() as empty:
-            first = run_python(READ_BOTH, cache=empty)[0]
-            return first - run_python(READ_BOTH, cache=empty)[0]
-
     with tempfile.TemporaryDirectory() as results:
+        train = (ROOT / "main.py", "--epochs", 1, "--results-dir", results)
         return in_turn(
             {
                 IMPORTS: lambda: run_python(IMPORTS)[0],
-                f"{IMPORTS}, without the process's end": lambda: to_first_line(
+                f"{IMPORTS}, without the process's end": lambda: line_times(
                     "-c", f"{IMPORTS}; print()"
-                ),
+                )[0],
                 # It prints what it is about to train just before the first step.
-                "main.py to its first step": lambda: to_first_line(
-                    ROOT / "main.py", "--results-dir", results
+                "main.py to its first step": lambda: line_times(*train)[0],
+                "reading 70,000 PNGs the first time": lambda: (
+                    first_run(READ_BOTH)[0] - run_python(READ_BOTH)[0]
                 ),
-                "reading 70,000 PNGs the first time": first_run,
             },
             repeats=7,  # the ratios of single ones lie between 1.1 and 1.9
         )
 
 
-MAIN = "import sys, main; main.main(sys.argv[1:])"
-
-
 def measure_memory() -> dict[str, float]:
     """Peak resident memory in MB."""
     with tempfile.TemporaryDirectory() as scratch:
-        run = (MAIN, *AS_PEERS.split(), "--epochs", 1, "--results-dir", scratch)
-
-        def first_run() -> float:
-            with tempfile.TemporaryDirectory() as empty:
-                return run_python(*run, cache=empty)[1]
-
+        run = (MAIN, *AS_PEERS[1:], "--epochs", 1, "--results-dir", scratch)
         return in_turn(
             {
                 "import torch": lambda: run_python("import torch")[1],
                 "main.py": lambda: run_python(*run)[1],
-                "main.py, first run": first_run,
-                "main.py --augment": lambda: run_python(*run, "--augment")[1],
+                "main.py, first run": lambda: first_run(*run)[1],
             }
         )
 
 
 def grow(source: Path, target: Path, times: int) -> None:
-    """Writes a tar that holds each image of another `times` times."""
-    with tarfile.open(source) as small, tarfile.open(target, "w") as large:
-        for member in small:
-            content = small.extractfile(member).read()
-            stem = member.name.removesuffix(".png")
+    """Write a tar that holds each image of another `times` times."""
+    with tarfile.open(target, "w") as large:
+        for name, png in tar_members(source):
             for copy in range(times):
-                member.name = stem.replace("/", f"/{copy}") + ".png"
-                large.addfile(member, io.BytesIO(content))
+                member = tarfile.TarInfo(name.replace("/", f"/{copy}"))
+                member.size = len(png)
+                large.addfile(member, io.BytesIO(png))
 
 
 def measure_scaling() -> dict[str, float]:
-    """Per image of sets of 1, 2 and 4 times MNIST: microseconds to decode, to read from the cache
-    and of an epoch, and bytes of peak memory above `import torch`."""
-    measures = {}
+    """Per image of MNIST and of four times MNIST: microseconds to decode and of an epoch, and bytes
+    of peak memory above the imports'."""
+
+    def per_image(times: int) -> dict[str, Callable[[], float]]:
+        folder, images = Path(scratch, f"{times}"), 70_000 * times
+        folder.mkdir()
+        for path in map(dataset.find_split, dataset.SPLITS):
+            grow(path, folder / path.name, times)
+        places = ("--data-dir", folder, "--results-dir", scratch)
+        run = (MAIN, *AS_PEERS[1:], "--epochs", 1, *places)
+        return {
+            f"decoding, {times}x (us)": lambda: (
+                (first_run(READ_BOTH, folder)[0] - run_python("import dataset")[0]) * 1e6 / images
+            ),
+            f"epoch, {times}x (us)": lambda: main_epoch("--data-dir", folder) * 1e6 / images,
+            f"memory, {times}x (bytes)": lambda: (
+                (run_python(*run)[1] - run_python(IMPORTS)[1]) * 2**20 / images
+            ),
+        }
+
     with tempfile.TemporaryDirectory() as scratch:
-        for times in (1, 2, 4):
-            folder = Path(scratch, str(times))
-            folder.mkdir()
-            for path in map(dataset.find_split, dataset.SPLITS):
-                grow(path, folder / path.name, times)
-
-        def per_image(times: int) -> dict[str, Callable[[], float]]:
-            folder, images = Path(scratch, str(times)), 70_000 * times
-
-            def decode() -> float:
-                with tempfile.TemporaryDirectory() as empty:
-                    first = run_python(READ_BOTH, folder, cache=empty)[0]
-                    return (first - run_python("import dataset")[0]) * 1e6 / images
-
-            def memory() -> float:
-                used = run_python(
-                    MAIN,
-                    *AS_PEERS.split(),
-                    *("--epochs", 1, "--data-dir", folder, "--results-dir", scratch),
-                )
-                return (used[1] - run_python(IMPORTS)[1]) * 2**20 / images
-
-            return {
-                f"decoding, {times}x (us)": decode,
-                f"epoch, {times}x (us)": lambda: (
-                    alone(main_epoch, "--epochs", 2, "--data-dir", folder) * 1e6 / images
-                ),
-                f"memory, {times}x (bytes)": memory,
-            }
-
-        for times in (1, 2, 4):
-            measures |= per_image(times)
-        return in_turn(measures, repeats=5)  # three gave decoding ratios of 0.81 and of 1.15
+        # Three rounds gave decoding ratios of 0.81 and of 1.15.
+        return in_turn(per_image(1) | per_image(4), repeats=5)
 
 
-# --- past 99% ----------------------------------------------------------------------------------
+def processes_epoch(processes: int, batch_size: int) -> float:
+    """Seconds that LeNet-5's second epoch takes `processes` processes."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+    with tempfile.TemporaryDirectory() as results:
+        options = ("--epochs", 2, "--batch-size", batch_size, "--results-dir", results)
+        line_times(*(torchrun if processes > 1 else []), ROOT / "main.py", *options)
+        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text(encoding="utf-8"))
+    return metrics["history"][-1]["seconds"]
+
+
+def measure_torchrun() -> dict[str, float]:
+    """Seconds of an epoch by one process and by two."""
+    return in_turn(
+        {
+            f"main.py --batch-size {size}, {processes}": (
+                lambda processes=processes, size=size: processes_epoch(processes, size)
+            )
+            for size in (64, 512)
+            for processes in (1, 2)
+        }
+    )
+
+
+# --- past 99% ---------------------------------------------------------------------------------
 
 # README's command; chosen on 10,000 images held out of the training set.
 FAST = (
@@ -428,6 +380,23 @@ class FastNet(nn.Module):
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
+def timed_training(program: Callable[[], None]) -> float:
+    """Seconds that `program` spends in main.train."""
+    seconds = 0.0
+    train = main.train
+
+    def timed(*args: object) -> tuple[float, float]:
+        nonlocal seconds
+        start = time.perf_counter()
+        result = train(*args)
+        seconds += time.perf_counter() - start
+        return result
+
+    with mock.patch.object(main, "train", timed):
+        program()
+    return seconds
+
+
 def fast_net(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of FastNet, by its author's recipe."""
     set_up_cpu(threads=None)
@@ -440,32 +409,19 @@ def fast_net(seed: int) -> tuple[float, float]:
         optimizer, max_lr=0.01, total_steps=len(loader), cycle_momentum=False
     )
     criterion = nn.CrossEntropyLoss()
-    start = time.perf_counter()
-    main.train(model, loader, CPU, criterion, optimizer, scheduler)
-    seconds = time.perf_counter() - start
-    tst_loader = dataset.data_loader(tst_set)
-    return seconds, main.test(model, tst_loader, CPU, criterion)[1]
+    seconds = timed_training(
+        lambda: main.train(model, loader, CPU, criterion, optimizer, scheduler)
+    )
+    return seconds, main.test(model, dataset.data_loader(tst_set), CPU, criterion)[1]
 
 
 def fast_lenet5(seed: int) -> tuple[float, float]:
     """Seconds of training and test accuracy of README's command."""
-    seconds = []
-    train = main.train
-
-    def timed(*args: object) -> tuple[float, float]:
-        start = time.perf_counter()
-        result = train(*args)
-        seconds.append(time.perf_counter() - start)
-        return result
-
-    with (
-        tempfile.TemporaryDirectory() as results,
-        mock.patch.object(main, "train", timed),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        main.main([*FAST.split(), "--seed", str(seed), "--results-dir", results])
+    with tempfile.TemporaryDirectory() as results:
+        arguments = [*FAST.split(), "--seed", f"{seed}", "--results-dir", results]
+        seconds = timed_training(lambda: main.main(arguments))
         metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text(encoding="utf-8"))
-    return sum(seconds), metrics["history"][-1]["test_accuracy"]
+    return seconds, metrics["history"][-1]["test_accuracy"]
 
 
 def measure_fast() -> dict[str, float]:
@@ -478,75 +434,6 @@ def measure_fast() -> dict[str, float]:
         measures[f"{name} (%)"] = 100 * statistics.mean(accuracies)
         measures[f"{name} (% std)"] = 100 * statistics.stdev(accuracies)
     return measures
-
-
-# --- several processes ------------------------------------------------------------------------
-
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
-
-def processes_epoch(processes: int, batch_size: int) -> float:
-    """Seconds that LeNet-5's second epoch takes `processes` processes."""
-    launcher = [] if processes == 1 else [*TORCHRUN, str(processes)]
-    with tempfile.TemporaryDirectory() as results:
-        command = [sys.executable, *launcher, str(ROOT / "main.py"), "--epochs", "2"]
-        subprocess.run(
-            [*command, "--batch-size", str(batch_size), "--results-dir", results],
-            check=True,
-            capture_output=True,
-        )
-        metrics = json.loads(Path(results, "metrics", "lenet5.json").read_text(encoding="utf-8"))
-    return metrics["history"][-1]["seconds"]
-
-
-def measure_torchrun() -> dict[str, float]:
-    """Seconds of an epoch by one process and by two."""
-    measures = {
-        f"main.py --batch-size {size}, {processes}": functools.partial(
-            processes_epoch, processes, size
-        )
-        for size in (64, 512)
-        for processes in (1, 2)
-    }
-    return in_turn(measures)
-
-
-# --- on a GPU ---------------------------------------------------------------------------------
-
-
-def whole_run(model: str, device: str) -> tuple[float, float]:
-    """Seconds of `main.py --model MODEL`, from its start to its end, and its test accuracy (%)."""
-    with tempfile.TemporaryDirectory() as results:
-        command = [sys.executable, str(ROOT / "main.py"), "--model", model, "--device", device]
-        start = time.perf_counter()
-        subprocess.run([*command, "--results-dir", results], check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - start
-        metrics = json.loads(Path(results, "metrics", f"{model}.json").read_text(encoding="utf-8"))
-    return seconds, 100 * metrics["history"][-1]["test_accuracy"]
-
-
-def print_gpu(device: str = "cuda") -> None:
-    """Print, for both networks, what an epoch takes with batches of 64, beside the bare loop, and a
-    whole run of 20 epochs with its test accuracy."""
-    measures = {}
-    for model in MODELS:
-        for flags in ([], ["--augment"]):
-            name = " ".join([model, *flags])
-            measures[f"{name}, main.py"] = functools.partial(
-                alone, main_epoch, "--model", model, "--device", device, *flags
-            )
-            measures[f"{name}, bare loop"] = functools.partial(
-                alone, bare_epoch, model, device, bool(flags)
-            )
-    print("| an epoch (s) | median | lowest | highest |", "|---|---:|---:|---:|", sep="\n")
-    for name, taken in rounds_of(measures).items():
-        print(f"| {name} | {statistics.median(taken):.2f} | {min(taken):.2f} | {max(taken):.2f} |")
-    print("\n| `main.py`, 20 epochs | seconds | test accuracy (%) |", "|---|---:|---:|", sep="\n")
-    for model in MODELS:
-        seconds, accuracy = whole_run(model, device)
-        print(f"| {model} | {seconds:.1f} | {accuracy:.2f} |")
-    gpu = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
-    print(f"\n{gpu}; {machine()}")
 
 
 # --- a person's own digits --------------------------------------------------------------------
@@ -629,24 +516,6 @@ PARTS = {
     "torchrun": measure_torchrun,
     "predict": measure_predict,
 }
-# (part, what, compared with): one ratio each.
-RATIOS = [
-    ("epoch", "PNG folder", "main.py"),
-    ("epoch", "torchvision", "main.py"),
-    ("epoch", "torchvision, 2 workers", "main.py"),
-    ("epoch", "main.py", "bare loop"),
-    ("epoch", "main.py --augment", "main.py"),
-    ("epoch", "main.py --model mlp", "main.py"),
-    ("start", "main.py to its first step", IMPORTS),
-    ("start", "main.py to its first step", f"{IMPORTS}, without the process's end"),
-    ("scaling", "decoding, 4x (us)", "decoding, 1x (us)"),
-    ("scaling", "epoch, 4x (us)", "epoch, 1x (us)"),
-    ("fast", "LeNet-5 (s)", "FastNet (s)"),
-    ("torchrun", "main.py --batch-size 64, 1", "main.py --batch-size 64, 2"),
-    ("torchrun", "main.py --batch-size 512, 1", "main.py --batch-size 512, 2"),
-    ("predict", f"480x480 pixels, {BEFORE}", "480x480 pixels"),
-    ("predict", f"12 megapixels, {BEFORE}", "12 megapixels"),
-]
 
 
 def machine() -> str:
@@ -656,70 +525,41 @@ def machine() -> str:
     )
 
 
-def table(speed: dict) -> str:
-    """What was measured and the ratios, as Markdown."""
-    speed = speed | {"epoch": medians(speed["epoch"])}
-    lines = ["| part | what | measured |", "|---|---|---:|"]
-    for part in PARTS:
-        lines += [f"| {part} | {name} | {value:.2f} |" for name, value in speed[part].items()]
-    lines += ["", "| compared | with | ratio |", "|---|---|---:|"]
-    for part, what, other in RATIOS:
-        lines.append(f"| {what} | {other} | {speed[part][what] / speed[part][other]:.2f} |")
-    return "\n".join(lines)
-
-
-def draw(speed: dict) -> None:
-    """Bars of the seconds an epoch takes, by way of reading the data."""
+def draw(rounds: dict[str, list[float]], measured_on: str) -> None:
+    """Bars of the seconds an epoch of LeNet-5 takes, by way of reading the data."""
     from matplotlib.figure import Figure
 
-    titles = {
-        "PNG folder": "PNGs opened one by one",
-        "torchvision, 2 workers": "torchvision, 2 workers",
-        "torchvision": "torchvision",
-        "main.py --augment": "main.py --augment",
-        "main.py": "main.py",
-        "bare loop": "bare loop, no data pipeline",
-    }
-    rounds = [speed["epoch"][name] for name in titles]
-    seconds = [statistics.median(taken) for taken in rounds]
+    rounds = {name: seconds for name, seconds in rounds.items() if "mlp" not in name}
+    medians = [statistics.median(seconds) for seconds in rounds.values()]
+    ranges = [(min(seconds), max(seconds)) for seconds in rounds.values()]
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     ax = figure.subplots()
-    colors = ["tab:blue" if "main.py" in name else "tab:gray" for name in titles]
-    ranges = [
-        [value - min(taken) for value, taken in zip(seconds, rounds, strict=True)],
-        [max(taken) - value for value, taken in zip(seconds, rounds, strict=True)],
-    ]
-    bars = ax.barh(list(titles.values()), seconds, color=colors, xerr=ranges, capsize=3)
-    labels = [
-        f"{value:.1f} s ({min(taken):.1f} to {max(taken):.1f})"
-        for value, taken in zip(seconds, rounds, strict=True)
-    ]
-    ax.bar_label(bars, labels, padding=3)
+    bars = ax.barh(
+        list(rounds),
+        medians,
+        color=["tab:blue" if "main.py" in name else "tab:gray" for name in rounds],
+        xerr=np.abs(np.transpose(ranges) - medians),
+        capsize=3,
+    )
+    texts = zip(medians, ranges, strict=True)
+    ax.bar_label(
+        bars, [f"{x:.1f} s ({low:.1f} to {high:.1f})" for x, (low, high) in texts], padding=3
+    )
     ax.invert_yaxis()
     ax.margins(x=0.25)
-    ax.set_xlabel(f"seconds: median and range of {len(rounds[0])} rounds")
+    ax.set_xlabel("seconds: median and range of the rounds")
     figure.suptitle("One epoch of LeNet-5: 60,000 training and 10,000 test images, batch 64")
     ax.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(speed["machine"], fontsize=7)
+    figure.supxlabel(measured_on, fontsize=7)
     figure.savefig(REPORT / "speed.png", dpi=150)
 
 
-def benchmark() -> None:
-    """Measure the parts that are named on the command line, or all; "gpu" is only printed."""
-    if sys.argv[1:] == ["gpu"]:
-        print_gpu()
-        return
+if __name__ == "__main__":
     path = REPORT / "speed.json"
     speed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for part in sys.argv[1:] or PARTS:
         print(part, file=sys.stderr)
-        speed[part] = PARTS[part]()
-        speed["machine"] = machine()
+        speed |= {part: PARTS[part](), "machine": machine()}
         path.write_text(json.dumps(speed, indent=2) + "\n", encoding="utf-8")
-    if speed.keys() >= PARTS.keys():
-        print(table(speed))
-        draw(speed)
-
-
-if __name__ == "__main__":
-    benchmark()
+    draw(speed["epoch"], speed["machine"])
+    print(f"{path} is up to date; python report.py makes the tables")

@@ -34,7 +34,8 @@ def finish(folder, *plan):
 
 
 def planned(row, *seeds, **values):
-    return [(row, Settings(name=f"{row}-seed-{seed}", seed=seed, **values)) for seed in seeds]
+    name = row.replace(" ", "-")
+    return [(row, Settings(name=f"{name}-seed-{seed}", seed=seed, **values)) for seed in seeds]
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     shown = folder / "runs" / "recipe-1-epochs-seed-0.json"
     lost = folder / "runs" / "mlp-1-epochs-seed-10.json"
     lost.unlink()
-    monkeypatch.setattr(report, "draw_figures", lambda *_: None)
+    monkeypatch.setattr(report, "draw_report", lambda *_: {})
     [network] = folder.glob("*.pt")
     network.unlink()
     out = start(*QUICK, data=small, program="report").stdout.splitlines()

@@ -83,7 +83,7 @@ def count_multiply_adds(model: nn.Module) -> int:
     """Return the multiplications, each with its addition, that one image costs."""
     total = 0
 
-    def count(layer: nn.Module, inputs: tuple, outputs: torch.Tensor) -> None:
+    def count(layer: nn.Conv2d | nn.Linear, inputs: tuple, outputs: torch.Tensor) -> None:
         nonlocal total
         total += outputs.numel() * layer.weight[0].numel()  # each output sums so many products
 
