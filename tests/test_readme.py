@@ -1,11 +1,12 @@
 """README's Python runs as it stands there; its numbers are those of the records, and its log and
 settings are those of main.py.
 
-PYTHONPATH=tests python -m tests.test_readme    trains LeNet-5, puts its log into README.md
+PYTHONPATH=tests python -m tests.test_readme    trains LeNet-5; its log and plot become README's
 """
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -136,32 +137,32 @@ def test_the_settings_shown_are_those_of_main():
 # A number in README is written by hand. Each sentence that has one stands here, one a line, with
 # the number's name in `quoted_numbers` in its place.
 SENTENCES = """
-    deviation over {seeds} fresh seeds
+    standard deviation over {seeds} seeds
     on one thread of a shared machine ({processors})
-    it falls to {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch}, then rises to {mlp_loss:.3f}
-    the difference in test accuracy is {lenet5_minus_mlp} percentage points
-    Ours differs by {known} points
-    Yes, by {recipe_minus_lenet5_long} points at the same length
-    augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
+    falls to {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch}, then rises to {mlp_loss:.3f}
+    LeNet-5, by {lenet5_minus_mlp_points} percentage points (over seeds: {lenet5_minus_mlp_range};
+    ours differs by {known_points} points (over test images: {known_range})
+    at worst it is {known_worst:.2f} worse
+    Yes, by {recipe_minus_lenet5_long_points} points (over seeds: {recipe_minus_lenet5_long_range})
+    Alone, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
     and weight decay ({weight_decay:+.2f}) help
     only augmentation does ({augment_with_the_others:+.2f};
-    the difference is {mlp_recipe_minus_lenet5_long} points, within
-    this is not certain ({mlp_recipe_over_images};
+    is {mlp_recipe_minus_lenet5_long_points} points (over seeds: {mlp_recipe_minus_lenet5_long_range})
+    this is not certain ({mlp_recipe_over_images}).
     means over {seeds} seeds:
-    is {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
+    by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
     LeNet-5's test loss has risen to {lenet5_long_loss:.3f}
     LeNet-5 makes {lenet5_errors:.0f} errors in 10,000, the MLP {mlp_errors:.0f}**
     a difference of {lenet5_minus_mlp} points
-    The difference from 1998 is {known} points
     10 to 29; the {seeds} that are finished are reported
     augmentation adds {augment_interval} points
-    label smoothing {label_smoothing_interval}, weight decay {weight_decay_interval}
+    label smoothing {label_smoothing_interval} points, weight decay {weight_decay_interval}
     On the fresh seeds it gains {recipe_minus_lenet5_long} points
     ({recipe_errors:.0f} errors in 10,000, not {lenet5_long_errors:.0f})
     from {lenet5_long_gap:.2f} to {recipe_gap:.2f} points
     no measurable gain: {lenet5_long_minus_lenet5} points
     {hard_share} are on the same {hard_images} images
-    seed 0, {shown_accuracy:.2f}% ({shown_errors} errors in 10,000)
+    seed 0, {shown_accuracy:.2f}% on the test set
 """
 
 
@@ -187,16 +188,24 @@ def quoted_numbers(records):
         "mlp_lowest_epoch": 1 + losses.argmin(),
         "mlp_loss": losses[-1],
         "lenet5_long_loss": final_values(long, "loss").mean(),
-        "known": tables.with_interval(*tables.known_gap(records)),
+        "known_worst": tables.known_gap(records)[1] - tables.known_gap(records)[0],
         "mlp_recipe_over_images": tables.interval(*over_images),
         "hard_images": half[1],
         "hard_share": half[2],
         "shown_accuracy": accuracies([shown])[0],
         "shown_errors": len(shown["misclassified"]),
     }
+    differences = {"known": tables.known_gap(records)}
     for question in QUESTIONS:
-        name = f"{question.first}_minus_{question.second}"
-        made[name] = tables.with_interval(*tables.difference(records, question))
+        differences[f"{question.first}_minus_{question.second}"] = tables.difference(
+            records, question
+        )
+    for name, values in differences.items():
+        made[name] = tables.with_interval(*values)
+        made[f"{name}_points"], made[f"{name}_range"] = (
+            tables.signed(values[0]),
+            tables.interval(*values),
+        )
     for row in ("lenet5", "mlp", "lenet5-long", "recipe"):
         test = accuracies(tables.fresh(records, row))
         made[f"{row}_errors"] = 100 * (100 - test).mean()
@@ -276,6 +285,7 @@ if __name__ == "__main__":
         run = subprocess.run(
             command, cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8", check=True
         )
+        shutil.copy(f"{results}/plots/lenet5.png", ROOT / "results/report/run.png")
     lines = shown_lines(run.stdout.replace(results, "results"))
     log = "```text\n" + "\n".join(lines) + "\n```"
     (ROOT / "README.md").write_text(LOG.sub(lambda _: log, README), encoding="utf-8")

@@ -244,15 +244,6 @@ def test_a_record_of_other_images_stops_the_report_with_one_line(start, small, t
     assert_one_line(process, f"{settings.name}.json: belongs to other images", "--results-dir")
 
 
-def test_a_network_of_other_than_ten_outputs_is_refused(sets):
-    class Eleven(torch.nn.Module):
-        def forward(self, images):
-            return torch.zeros(len(images), 11)
-
-    with pytest.raises(RunError, match=r"logits \[120, 11\]; make them \[120, 10\]"):
-        report.predict_digits(Eleven(), sets[0], torch.device("cpu"))
-
-
 def test_after_a_restart_by_torchrun_no_run_is_left_out(monkeypatch):
     store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     environment = {
