@@ -13,7 +13,7 @@ the bit, and nothing is learned about speed. But as with CUDA
         torch.ones(3, device="sim").sum().item()
     device.counts  # {"launches": 3, "reads": 1, "uploads": 0}
 
-Import this before the first backward pass of a process: then torch starts a thread per device.
+To be imported before a process's first backward pass: then torch starts a thread per device.
 """
 
 import collections
@@ -100,7 +100,6 @@ class SimulatedDevice(TorchDispatchMode, backend_registration._DummyBackendModul
             reads=bool(reads or not result_inside),
             uploads=bool(outside and result_inside),
         )
-        held_by = {id(tensor.held): tensor for tensor in inside}
         args, kwargs = pytree.tree_map_only(SimulatedTensor, lambda t: t.held, (args, kwargs))
         if torch.Tag.nondeterministic_seeded in operation.tags:  # it draws random numbers
             with torch.random.fork_rng(devices=[]):
@@ -111,9 +110,9 @@ class SimulatedDevice(TorchDispatchMode, backend_registration._DummyBackendModul
             result = operation(*args, **kwargs)
         if not result_inside:
             return result
-        # What works in place returns an argument, and not a new tensor.
+        known = {id(tensor.held): tensor for tensor in inside}  # what works in place returns one
         return pytree.tree_map_only(
-            torch.Tensor, lambda t: held_by.get(id(t), SimulatedTensor(t)), result
+            torch.Tensor, lambda t: known.get(id(t), SimulatedTensor(t)), result
         )
 
 
