@@ -89,6 +89,8 @@ class MNIST(Dataset):
         if isinstance(index, Integral):  # Python's, or NumPy's
             images, labels = self[[int(index)]]
             return images[0], int(labels[0])
+        if isinstance(index, list):  # goes to the device once, for both
+            index = torch.tensor(index, device=self.labels.device)
         images, labels = normalize(self.images[index]), self.labels[index]
         if self.transform is not None:
             images = self.transform(images)

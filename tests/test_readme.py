@@ -147,7 +147,8 @@ SENTENCES = """
     Alone, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
     and weight decay ({weight_decay:+.2f}) help
     only augmentation does ({augment_with_the_others:+.2f};
-    is {mlp_recipe_minus_lenet5_long_points} points (over seeds: {mlp_recipe_minus_lenet5_long_range})
+    is {mlp_recipe_minus_lenet5_long_points} points (over
+    over seeds: {mlp_recipe_minus_lenet5_long_range}), within the margin
     this is not certain ({mlp_recipe_over_images}).
     means over {seeds} seeds:
     by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
@@ -197,15 +198,12 @@ def quoted_numbers(records):
     }
     differences = {"known": tables.known_gap(records)}
     for question in QUESTIONS:
-        differences[f"{question.first}_minus_{question.second}"] = tables.difference(
-            records, question
-        )
+        pair = f"{question.first}_minus_{question.second}"
+        differences[pair] = tables.difference(records, question)
     for name, values in differences.items():
         made[name] = tables.with_interval(*values)
-        made[f"{name}_points"], made[f"{name}_range"] = (
-            tables.signed(values[0]),
-            tables.interval(*values),
-        )
+        made[f"{name}_points"] = tables.signed(values[0])
+        made[f"{name}_range"] = tables.interval(*values)
     for row in ("lenet5", "mlp", "lenet5-long", "recipe"):
         test = accuracies(tables.fresh(records, row))
         made[f"{row}_errors"] = 100 * (100 - test).mean()
