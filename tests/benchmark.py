@@ -551,7 +551,7 @@ def print_gpu(device: str = "cuda") -> None:
 # --- a person's own digits --------------------------------------------------------------------
 
 
-BEFORE = "b070b0c"  # the last commit that looked at no sheets
+BEFORE = "41942c1"  # the last commit that left thin strokes as they are
 
 FIND_DIGITS = """
 import sys, time
