@@ -23,6 +23,7 @@ FAINTEST = 32  # of 255: the least contrast of a digit
 CELLS = 32  # longer side of the copy that shows the ground; pieces of a row, to find lines
 SHEET_CELLS = 128  # columns and rows of the copy on which sheets are looked for
 EDGE = 16  # of 255: the least difference between two cells that makes an edge
+MAX_PIXELS = 64_000_000  # up to here a picture takes seconds, and about a gigabyte of memory
 CUT_OFF = "it is cut off by the border"
 
 
@@ -40,12 +41,15 @@ def read_image(path: Path) -> Image.Image:
     try:
         content = io.BytesIO(path.read_bytes())
         with warnings.catch_warnings():
-            # Pillow warns from 90 megapixels on; from 179 it refuses, which is enough.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse earlier
             image = Image.open(content)
-            ImageOps.exif_transpose(image, in_place=True)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has more than {MAX_PIXELS // 10**6} megapixels")
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith(("I", "F")):  # 16 bits or more, which Pillow would cut off
             values = np.asarray(image, np.float32)
+            if not np.isfinite(values).all():
+                raise ValueError("it has pixels that are no numbers")
             values = 255 * (values - values.min()) / max(np.ptp(values), 1)
             image = Image.fromarray(values.astype(np.uint8))
         if image.has_transparency_data:
@@ -180,6 +184,8 @@ def without_rules(contrast: np.ndarray) -> np.ndarray:
     """Remove printed lines: under them, the contrast is that of the nearest pixel beside them."""
     strokes = contrast > 0.15 * contrast.max()
     rules = ndimage.binary_dilation(crossing_lines(strokes) | crossing_lines(strokes.T).T)
+    if not rules.any():
+        return contrast
     nearest = ndimage.distance_transform_edt(rules, return_distances=False, return_indices=True)
     return contrast[*nearest]
 

@@ -439,7 +439,7 @@ def measure_fast() -> dict[str, float]:
 # --- a person's own digits --------------------------------------------------------------------
 
 
-BEFORE = "b070b0c"  # the last commit that looked at no sheets
+BEFORE = "41942c1"  # the last commit that left thin strokes as they are
 
 FIND_DIGITS = """
 import sys, time

@@ -1,17 +1,54 @@
 """Photographs of handwritten digits, made from MNIST's: paper, boards, tables, light and dirt.
 
-Every kind is a function from a digit, uint8 [28, 28], and a random generator to an image. KINDS
-names them all; GOOD are those that were read well before the ground was looked at locally.
+Every kind is a function from a digit, uint8 [height, width], and a random generator to an image.
+KINDS names them all; GOOD are those that were read well before the ground was looked at locally.
+
+    python -m tests.photographs FOLDER    how many pictures of FOLDER/labels.csv `--predict` reads
 """
 
+import csv
 import io
 import math
+import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter, ImageOps
 from scipy import ndimage
+from torch import nn
+
+from support.checkpoint import load_model
+from support.errors import DataError
+from support.prediction import classify, find_digit
+
+LENET5 = Path(__file__).resolve().parents[1] / "results" / "report" / "lenet5.pt"
 
 SIDE = 480  # pixels of most photographs, both ways
+
+
+def redrawn_with_a_pen(digit: np.ndarray, width: float) -> np.ndarray:
+    """The same digit with strokes `width` wide, where its longer side is 20: uint8, 6 times as
+    large, with a free border."""
+    large = np.asarray(Image.fromarray(digit).resize((6 * 28, 6 * 28), Image.BICUBIC))
+    # A stroke's middle line: what is left when border pixels are taken off that connect no others
+    # (Zhang, Suen 1984: from the lower right and from the upper left by turns).
+    line = np.pad(large > 100, 20)
+    size = 0
+    while size != line.sum():
+        size = line.sum()
+        for side in (0, 4):
+            around = [(1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)]
+            ring = [np.roll(line, shift, (0, 1)) for shift in around]  # from above, clockwise
+            parts = sum(~a & b for a, b in zip(ring, ring[1:] + ring[:1], strict=True))
+            north, east, south, west = (ring[(side + turn) % 8] for turn in (0, 2, 4, 6))
+            on_border = ~(east & south & (north | west))
+            line = line & ~(on_border & (parts == 1) & (sum(ring) > 1) & (sum(ring) < 7))
+    rows, columns = line.nonzero()
+    scale = max(np.ptp(rows), np.ptp(columns)) / (20 - width)  # pixels of the line to one of the 20
+    far = ndimage.distance_transform_edt(~line)
+    return (255 * (scale * width / 2 + 0.5 - far).clip(0, 1)).astype(np.uint8)
 
 
 def strokes_of(
@@ -176,22 +213,6 @@ def ruled(digit, rng, color, strength, squared=False, strokes=None, ink=None):
     if strokes is None:
         strokes, ink = strokes_of(digit, rng), pen(rng)
     return shoot(mix(ground, ink, strokes), rng)
-
-
-def faint_rules(digit, rng):
-    return ruled(digit, rng, 60, rng.uniform(0.12, 0.3))
-
-
-def blue_rules(digit, rng):
-    return ruled(digit, rng, (70, 110, 220), rng.uniform(0.4, 0.8))
-
-
-def squared_paper(digit, rng):
-    return ruled(digit, rng, (90, 110, 170), rng.uniform(0.25, 0.5), squared=True)
-
-
-def dark_rules(digit, rng):
-    return ruled(digit, rng, 40, rng.uniform(0.6, 0.95))
 
 
 def pencil_on_rules(digit, rng):
@@ -397,56 +418,8 @@ def on_table(
     return shoot(pixels, rng)
 
 
-def dark_card(digit, rng):
-    return on_table(digit, rng, light_table, dark=True)
-
-
 def turned(rng):
     return rng.choice([-1, 1]) * rng.uniform(5, 30)
-
-
-def turned_sheet(digit, rng):
-    return on_table(digit, rng, angle=turned(rng))
-
-
-def sheet_in_perspective(digit, rng):
-    return on_table(digit, rng, trapezoid=rng.uniform(0.05, 0.15), angle=rng.uniform(-5, 5))
-
-
-def three_sides(digit, rng):
-    return on_table(digit, rng, sides=3)
-
-
-def two_sides(digit, rng):
-    return on_table(digit, rng, sides=2)
-
-
-def sheet_with_shadow(digit, rng):
-    return on_table(digit, rng, shadow=True)
-
-
-def sheet_on_wood(digit, rng):
-    return on_table(digit, rng, wooden_table)
-
-
-def sheet_on_cloth(digit, rng):
-    return on_table(digit, rng, tablecloth)
-
-
-def finger_at_edge(digit, rng):
-    return on_table(digit, rng, thing="finger")
-
-
-def pen_at_edge(digit, rng):
-    return on_table(digit, rng, thing="pen")
-
-
-def lined_sheet(digit, rng):
-    return on_table(digit, rng, rules="lined")
-
-
-def squared_sheet(digit, rng):
-    return on_table(digit, rng, rules="squared")
 
 
 def any_sheet(digit, rng):
@@ -465,10 +438,6 @@ def any_sheet(digit, rng):
 
 def framed(image: Image.Image, width: int, color: str) -> Image.Image:
     return ImageOps.expand(image.crop((width, width, SIDE - width, SIDE - width)), width, color)
-
-
-def black_frame(digit, rng):
-    return framed(clean_paper(digit, rng), 4, "black")
 
 
 def white_frame(digit, rng):
@@ -514,13 +483,15 @@ GOOD = {
     "redrawn": redrawn,
 }
 UNEVEN = {
-    "faint rules": faint_rules,
-    "blue rules": blue_rules,
-    "squared paper": squared_paper,
+    "faint rules": lambda digit, rng: ruled(digit, rng, 60, rng.uniform(0.12, 0.3)),
+    "blue rules": lambda digit, rng: ruled(digit, rng, (70, 110, 220), rng.uniform(0.4, 0.8)),
+    "squared paper": lambda digit, rng: ruled(
+        digit, rng, (90, 110, 170), rng.uniform(0.25, 0.5), squared=True
+    ),
     "smudged board": smudged_board,
     "speck of dirt": speck_of_dirt,
     "table edge": table_edge,
-    "dark rules": dark_rules,
+    "dark rules": lambda digit, rng: ruled(digit, rng, 40, rng.uniform(0.6, 0.95)),
     "pencil on rules": pencil_on_rules,
     "hard shadow": hard_shadow,
     "strong gradient": strong_gradient,
@@ -528,20 +499,22 @@ UNEVEN = {
 }
 SHEETS = {
     "sheet on a table": on_table,
-    "turned sheet": turned_sheet,
-    "sheet in perspective": sheet_in_perspective,
-    "three sides of a sheet": three_sides,
-    "two sides of a sheet": two_sides,
-    "sheet with a shadow": sheet_with_shadow,
-    "sheet on wood": sheet_on_wood,
-    "sheet on cloth": sheet_on_cloth,
-    "finger at the edge": finger_at_edge,
-    "pen at the edge": pen_at_edge,
-    "lined sheet": lined_sheet,
-    "squared sheet": squared_sheet,
+    "turned sheet": lambda digit, rng: on_table(digit, rng, angle=turned(rng)),
+    "sheet in perspective": lambda digit, rng: on_table(
+        digit, rng, trapezoid=rng.uniform(0.05, 0.15), angle=rng.uniform(-5, 5)
+    ),
+    "three sides of a sheet": partial(on_table, sides=3),
+    "two sides of a sheet": partial(on_table, sides=2),
+    "sheet with a shadow": partial(on_table, shadow=True),
+    "sheet on wood": partial(on_table, table=wooden_table),
+    "sheet on cloth": partial(on_table, table=tablecloth),
+    "finger at the edge": partial(on_table, thing="finger"),
+    "pen at the edge": partial(on_table, thing="pen"),
+    "lined sheet": partial(on_table, rules="lined"),
+    "squared sheet": partial(on_table, rules="squared"),
     "any sheet": any_sheet,
-    "dark card": dark_card,
-    "black frame": black_frame,
+    "dark card": partial(on_table, table=light_table, dark=True),
+    "black frame": lambda digit, rng: framed(clean_paper(digit, rng), 4, "black"),
     "white frame": white_frame,
 }
 HARD = {
@@ -552,3 +525,41 @@ HARD = {
 CROPPED = {"cropped to its box": cropped_to_box}
 KINDS = GOOD | UNEVEN | SHEETS | HARD | CROPPED
 SMALL = {"small in large"}  # takes a second to make
+
+
+# --- how many are read --------------------------------------------------------------------------
+
+
+def reading(path: Path, model: nn.Module) -> tuple[int, bool]:
+    """The digit that `--predict` tells, or -1 for an error, and whether it comes with a warning."""
+    try:
+        image, doubts = find_digit(path)
+    except DataError:
+        return -1, True
+    probabilities, sure = classify(image, model, torch.device("cpu"))
+    return int(probabilities.argmax()), bool(doubts) or not sure
+
+
+def table_of(folder: Path, model: nn.Module) -> str:
+    """How many pictures of each kind are read, as Markdown: those in labels.csv, with the columns
+    file, kind and label."""
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    readings = []  # kind, whether it is right, whether it comes with a warning
+    for row in rows:
+        digit, warned = reading(folder / row["file"], model)
+        readings.append((row["kind"], digit == int(row["label"]), warned))
+    lines = [
+        "| kind | pictures | read correctly | wrong without a warning | right, with a warning |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in (*dict.fromkeys(kind for kind, _, _ in readings), "all"):
+        of_kind = [(right, warned) for kind, right, warned in readings if name in (kind, "all")]
+        right = sum(right for right, _ in of_kind)
+        silent, alarms = of_kind.count((False, False)), of_kind.count((True, True))
+        lines.append(f"| {name} | {len(of_kind)} | {right} | {silent} | {alarms} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table_of(Path(sys.argv[1]), load_model(LENET5)))
