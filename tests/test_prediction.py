@@ -193,7 +193,7 @@ def test_predict_tells_each_image_and_goes_on_after_a_bad_one(
     for name in ("a.png", "b.jpg"):
         draw_seven().save(tmp_path / name)
     Image.new("L", (50, 50)).save(tmp_path / "blank.png")
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.png").write_text("no image", encoding="utf-8")
     os.mkfifo(tmp_path / "pipe.png")  # reading it would wait forever
     monkeypatch.chdir(tmp_path)
     process = start(
