@@ -170,7 +170,7 @@ def test_a_network_trained_on_a_device_is_used_on_any(sim, start, results, tmp_p
 
 
 def test_the_quick_report_runs_on_a_device(sim, start, tmp_path, results, monkeypatch):
-    monkeypatch.setattr(report, "draw_figures", lambda *_: None)  # from records and a checkpoint
+    monkeypatch.setattr(report, "draw_report", lambda *_: {})  # from records and a checkpoint
     data = write_data(tmp_path / "small", train=30, test=10)
     out = start("--seeds", 2, "--epochs", 1, data=data, program="report").stdout
     records = list((results / "quick-report" / "runs").iterdir())

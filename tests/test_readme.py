@@ -18,6 +18,7 @@ from helpers import ROOT, make_digits
 from PIL import Image
 
 import dataset
+import main
 from model import MODELS
 from support.report import tables
 from support.report.plan import QUESTIONS, SEEDS, planned_runs
@@ -59,6 +60,22 @@ def test_the_network_of_ones_own_trains(here, data_dir, monkeypatch):
     assert (here / "results/checkpoints/mynet.pt").exists()
 
 
+def test_an_optimizer_a_schedule_and_an_augmentation_of_ones_own_train(here, start):
+    run_block('OPTIMIZERS["adam"]')
+    try:
+        start("--optimizer", "adam", "--schedule", "cosine", "--augment", "noise", "--epochs", 1)
+    finally:
+        del main.OPTIMIZERS["adam"], main.SCHEDULES["cosine"], dataset.AUGMENTATIONS["noise"]
+
+
+def test_the_photograph_shown_is_read_as_shown(start):
+    photo = "results/report/photo.png"
+    shown = re.search(rf"^    ({photo}: .*)$", README, re.MULTILINE)[1]
+    assert f"python main.py --predict {photo}" in README
+    told = start("--predict", ROOT / photo).stdout.strip()
+    assert told.replace(f"{ROOT}/", "") == shown
+
+
 def test_five_lines_make_a_folder_of_any_pairs_of_image_and_label(here):
     images, labels = make_digits(20, seed=0)
     pairs = [
@@ -72,7 +89,7 @@ def test_five_lines_make_a_folder_of_any_pairs_of_image_and_label(here):
 
 
 def test_train_and_test_take_ones_own_loader_and_optimizer(here, capsys):
-    run_block("torch.optim.Adam")
+    run_block("optimizer = torch.optim.Adam")
     numbers = re.findall(r"\d\.\d+", capsys.readouterr().out)
     assert len(numbers) == 8  # loss and accuracy, in training and testing, of two epochs
 

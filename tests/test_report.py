@@ -171,7 +171,9 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     assert len(out) == len(records) + 1
     assert out[-2].endswith(f"; {len(records)} of {len(records)} runs are done")
     shown = set(re.findall(r"results/report/([\w-]+\.png)", readme.decode()))
-    assert shown - {"draw.png"} == {path.name for path in folder.glob("*.png")}
+    assert shown - {"draw.png", "photo.png", "run.png"} == {
+        path.name for path in folder.glob("*.png")
+    }
     assert (folder / "draw.html").stat().st_size < 600_000
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert re.search(r"\| LeNet-5, regularized \| 1 \| [0-9.]+ \| [0-9.]+\s±\s[0-9.]+ \|", text)
