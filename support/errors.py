@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 
@@ -27,7 +28,8 @@ def run_program(program: Callable[[], None], resume_hint: str) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold what it cannot encode
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, raise_terminated)
+    if threading.current_thread() is threading.main_thread():  # no other may set a handler
+        signal.signal(signal.SIGTERM, raise_terminated)
     try:
         try:
             program()

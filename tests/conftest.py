@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
@@ -21,6 +22,7 @@ from helpers import (
 )
 from matplotlib.figure import Figure
 
+import main
 from model import MODELS
 from support.errors import run_program
 
@@ -93,8 +95,13 @@ def results(tmp_path):
 
 @pytest.fixture
 def without_plots(monkeypatch):
-    """Runs in this process leave an empty file as their plot: drawing takes most of a short run."""
-    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
+    """Plots that are written in this process hold their title alone: to draw one takes most of a
+    short run."""
+
+    def save_title(figure, file, **_):
+        file.write(figure.get_suptitle().encode())
+
+    monkeypatch.setattr(Figure, "savefig", save_title)
 
 
 @pytest.fixture
@@ -167,6 +174,54 @@ def start(data_dir, tmp_path, capsys):
     for running in started:
         running.kill()
         running.communicate()
+
+
+@pytest.fixture
+def epochs_of(start, monkeypatch, without_plots):
+    """Starts a run (or calls `run` with what it is given); returns of each epoch what `train` was
+    given, the weights before it, and of each of its steps the learning rate and the weights after.
+    """
+    train = main.train
+
+    def weights_of(model):
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    def epochs_of(*arguments, run=start, **options):
+        epochs = []
+
+        def watched_train(model, loader, device, criterion, optimizer, scheduler, ema):
+            epoch = SimpleNamespace(
+                model=model,
+                batches=list(loader),
+                optimizer=optimizer,
+                ema=ema,
+                rates=[],
+                weights_before=weights_of(model),
+                weights=[],
+            )
+            epochs.append(epoch)
+
+            def before_step(*_):
+                epoch.rates.append(optimizer.param_groups[0]["lr"])
+
+            def after_step(*_):
+                epoch.weights.append(weights_of(model))
+
+            hooks = [
+                optimizer.register_step_pre_hook(before_step),
+                optimizer.register_step_post_hook(after_step),
+            ]
+            numbers = train(model, epoch.batches, device, criterion, optimizer, scheduler, ema)
+            for hook in hooks:
+                hook.remove()
+            return numbers
+
+        with monkeypatch.context() as patch:
+            patch.setattr(main, "train", watched_train)
+            run(*arguments, **options)
+        return epochs
+
+    return epochs_of
 
 
 def run_here(program, command, capsys):

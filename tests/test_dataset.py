@@ -16,7 +16,6 @@ from dataset import (
     MNIST,
     augment,
     data_loader,
-    deformation_basis,
     find_split,
     normalize,
     split_validation,
@@ -50,29 +49,16 @@ def test_normalize_subtracts_the_mean_and_divides_by_the_standard_deviation():
     normalized = normalize(torch.from_numpy(pixels))
     assert normalized.dtype == torch.float32
     np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-4)  # of 0.013 a gray level
-
-
-def test_normalize_leaves_its_input_alone():
-    pixels = torch.full((2, 2), 255.0)
-    normalize(pixels)
-    assert pixels.unique().tolist() == [255]
-
-
-@pytest.mark.parametrize("indices", [[4, 0, 24], torch.tensor([4, 0, 24])])
-def test_several_indices_give_a_batch_of_the_same_samples(tar, indices):
-    trn_set = MNIST(tar)
-    images, labels = trn_set[indices]
-    assert images.shape == (3, 1, 28, 28)
-    assert labels.dtype == torch.int64
-    for position, index in enumerate([4, 0, 24]):
-        image, label = trn_set[index]
-        assert torch.equal(images[position], image)
-        assert labels[position] == label
+    floats = torch.full((2, 2), 255.0)
+    normalize(floats)
+    assert floats.unique().tolist() == [255], "its input stays as it was"
 
 
 @pytest.mark.parametrize(
     ("index", "positions"),
     [
+        ([4, 0, 24], [4, 0, 24]),
+        (torch.tensor([4, 0, 24]), [4, 0, 24]),
         (slice(3, 9, 2), [3, 5, 7]),
         (slice(None), list(range(25))),
         ([-1, 0], [24, 0]),
@@ -80,16 +66,24 @@ def test_several_indices_give_a_batch_of_the_same_samples(tar, indices):
         (np.arange(25) < 2, [0, 1]),
     ],
 )
-def test_slices_masks_and_negative_indices_give_what_they_give_of_a_list(tar, index, positions):
+def test_indices_slices_and_masks_give_a_batch_of_what_they_give_of_a_list(tar, index, positions):
     trn_set = MNIST(tar)
     images, labels = trn_set[index]
-    expected, expected_labels = trn_set[positions]
-    assert torch.equal(images, expected)
-    assert torch.equal(labels, expected_labels)
+    assert images.shape == (len(positions), 1, 28, 28)
+    assert labels.dtype == torch.int64
+    for image, label, position in zip(images, labels, positions, strict=True):
+        expected, expected_label = trn_set[position]
+        assert torch.equal(image, expected)
+        assert label == expected_label
+
+
+def test_a_set_is_indexed_as_a_list_is(tar):
+    trn_set = MNIST(tar)
     assert trn_set[-1][1] == trn_set[24][1]
     assert trn_set[torch.tensor(3)][0].shape == (1, 28, 28)
     with pytest.raises(IndexError):
         trn_set[25]
+    assert [label for _, label in trn_set] == trn_set.labels.tolist()  # and iterating ends
 
 
 def test_a_set_can_be_made_from_tensors(tar):
@@ -104,7 +98,9 @@ def test_data_is_looked_for_where_the_assignment_puts_it_and_else_beside_the_pro
     assert DOWNLOAD_DIR == ROOT / "data" / "MNIST_assignment"
 
 
-def test_one_split_is_found_without_the_other(tmp_path):
+def test_one_split_is_found_without_the_other_and_a_tar_before_a_folder(tmp_path):
+    (tmp_path / "train").mkdir()
+    assert find_split("train", tmp_path) == tmp_path / "train"
     (tmp_path / "train.tar").touch()
     assert find_split("train", tmp_path) == tmp_path / "train.tar"
     with pytest.raises(DataError, match=r"test\.tar"):
@@ -118,10 +114,6 @@ def test_a_lack_of_permission_is_not_taken_for_a_missing_split(tmp_path, monkeyp
     monkeypatch.setattr(Path, "stat", denied)
     with pytest.raises(PermissionError):
         find_split("train", tmp_path)
-
-
-def test_iterating_over_a_set_ends(tar):
-    assert [label for _, label in MNIST(tar)] == MNIST(tar).labels.tolist()
 
 
 def test_a_transform_gets_normalized_batches(tar):
@@ -154,21 +146,23 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_data_loader_gives_each_sample_once_in_a_new_order_each_time(tar):
+def test_data_loader_gives_each_sample_once_in_an_order_that_its_generator_alone_decides(tar):
     trn_set = MNIST(tar)
     trn_set.labels = torch.arange(25)  # so that a label tells which sample it is
-    loader = data_loader(trn_set, 10, shuffle=True, generator=seeded(5))
-    assert len(loader) == 3
-    orders = [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
-    assert [images.shape[0] for images, _ in loader] == [10, 10, 5]
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(25))
-    assert orders[0] != orders[1]
-    again = data_loader(trn_set, 10, shuffle=True, generator=seeded(5))
-    assert [torch.cat([labels for _, labels in again]).tolist() for _ in range(2)] == orders
-    other = data_loader(trn_set, 10, shuffle=True, generator=seeded(6))
-    assert torch.cat([labels for _, labels in other]).tolist() != orders[0]
-    ordered = data_loader(trn_set, 10, shuffle=False)
-    assert torch.cat([labels for _, labels in ordered]).tolist() == list(range(25))
+
+    def orders(seed):
+        loader = data_loader(trn_set, 10, shuffle=True, generator=seeded(seed))
+        assert [len(labels) for _, labels in loader] == [10, 10, 5]
+        assert len(loader) == 3
+        return [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
+
+    before = torch.get_rng_state()
+    first, second = orders(5)
+    assert sorted(first) == sorted(second) == list(range(25))
+    assert first != second
+    assert orders(5) == [first, second]
+    assert orders(6)[0] != first
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_by_default_a_loader_gives_a_thousand_images_at_once_in_order(tar):
@@ -177,13 +171,6 @@ def test_by_default_a_loader_gives_a_thousand_images_at_once_in_order(tar):
     labels = [labels for _, labels in data_loader(trn_set)]
     assert [len(batch) for batch in labels] == [1000, 250]
     assert torch.equal(torch.cat(labels), trn_set.labels)
-
-
-def test_a_seeded_loader_leaves_torchs_global_generator_alone(tar):
-    loader = data_loader(MNIST(tar), 4, shuffle=True, generator=seeded(0))
-    before = torch.get_rng_state()
-    assert len(list(loader)) == len(list(loader)) == 7
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_subset_is_loaded_in_batches_too(tar):
@@ -215,6 +202,12 @@ def test_split_validation_parts_the_set_at_random_but_always_in_the_same_way(tar
     assert sorted(held.labels.tolist()) not in (list(range(10)), list(range(15, 25)))
     torch.manual_seed(99)
     assert torch.equal(split_validation(whole, 10)[1].labels, held.labels)
+
+
+def test_split_validation_gives_the_transform_to_the_training_set_alone(tar):
+    rest, held = split_validation(MNIST(tar, torch.neg), 10)
+    assert torch.equal(rest[:][0], -normalize(rest.images))
+    assert torch.equal(held[:][0], normalize(held.images))
 
 
 # --- augmentation ------------------------------------------------------------------------------
@@ -258,7 +251,7 @@ def test_augment_samples_rotated_sheared_scaled_shifted_and_bent_images():
 
 def test_augment_computes_where_the_images_are():
     images = torch.empty(3, 1, 28, 28, device="meta")  # a device without a machine, and numbers
-    assert augment(images).device == deformation_basis(images.device).device == images.device
+    assert augment(images).device == images.device
 
 
 def test_augment_deforms_every_image_in_its_own_way():

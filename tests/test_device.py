@@ -15,7 +15,15 @@ import main
 import report
 from dataset import MNIST, augment, data_loader
 from model import LeNet5
-from support.device import GET_RANDOM, SET_RANDOM, device_name, pick_device, set_up_cpu
+from support.device import (
+    GET_RANDOM,
+    SET_RANDOM,
+    device_name,
+    pick_device,
+    random_state,
+    set_random_state,
+    set_up_cpu,
+)
 from support.errors import RunError
 
 # --- which device, how many threads -----------------------------------------------------------
@@ -66,7 +74,6 @@ def threads(monkeypatch):
 
 def test_torch_chooses_the_number_of_threads_unless_it_is_given(threads):
     set_up_cpu(None)
-    assert threads == []
     set_up_cpu(3)
     assert threads == [3]
 
@@ -85,6 +92,20 @@ def test_the_cpu_is_described_with_its_threads(monkeypatch):
     for threads, description in ((1, "cpu (1 thread)"), (8, "cpu (8 threads)")):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert device_name(torch.device("cpu")) == description
+
+
+def test_random_states_are_those_of_the_cpu_and_of_this_very_device(monkeypatch):
+    gpus = {0: "first", 1: "second"}
+    monkeypatch.setitem(GET_RANDOM, "cuda", lambda device: gpus[device.index])
+    monkeypatch.setitem(
+        SET_RANDOM, "cuda", lambda state, device: gpus.update({device.index: state})
+    )
+    device = torch.device("cuda", 1)
+    states, drawn = random_state(device), torch.rand(3)
+    gpus[1] = "later"
+    set_random_state(states, device)
+    assert torch.equal(torch.rand(3), drawn)
+    assert gpus == {0: "first", 1: "second"}
 
 
 # --- on a simulated device --------------------------------------------------------------------
@@ -151,6 +172,12 @@ def test_a_resumed_run_draws_on_from_the_devices_random_numbers(sim, start, tmp_
     torch.manual_seed(99)
     start(*options, "--epochs", 2, "--resume", results=tmp_path / "resumed")
     assert history_of(tmp_path / "resumed") == history_of(tmp_path / "whole")
+
+
+def test_the_average_of_the_weights_counts_its_updates_on_the_device(sim, epochs_of):
+    """Where NCCL, with which processes share it, needs it."""
+    [epoch] = epochs_of("--device", "auto", "--epochs", 1, "--ema", 0.9)
+    assert {value.device.type for value in epoch.ema.state_dict().values()} == {"sim"}
 
 
 def test_a_network_trained_on_a_device_is_used_on_any(sim, start, results, tmp_path):

@@ -2,21 +2,30 @@
 
 import shutil
 import subprocess
+import sys
 
 import torch
 
 from dataset import MNIST
-from support import provenance
 from support.provenance import code_commit, fingerprint, package_versions, processor_name
 
 
-def test_the_fingerprint_of_a_transposed_set_is_that_of_its_copy():
-    images = torch.randint(0, 256, (6, 1, 28, 28), dtype=torch.uint8)
-    labels = torch.arange(12)[::2]
-    turned = MNIST((images.transpose(-1, -2), labels))
-    copied = MNIST((images.transpose(-1, -2).contiguous(), labels.clone()))
-    assert fingerprint(turned) == fingerprint(copied)
-    assert fingerprint(turned) != fingerprint(MNIST((images, labels)))
+def test_the_fingerprint_tells_data_sets_apart_by_one_label_one_pixel_or_their_order():
+    images = torch.randint(0, 200, (6, 1, 28, 28), dtype=torch.uint8)
+    labels = torch.arange(6)
+    another_pixel, another_label = images.clone(), labels.clone()
+    another_pixel[3, 0, 5, 5] += 1
+    another_label[3] += 1
+    sets = [
+        *((images, labels), (another_pixel, labels), (images, another_label)),
+        *((images.flip(0), labels.flip(0)), (images.transpose(-1, -2), labels)),
+    ]
+    fingerprints = [fingerprint(MNIST(one)) for one in sets]
+    assert len(set(fingerprints)) == 5
+    copies = [(images.contiguous(), labels.clone()) for images, labels in sets]
+    assert [fingerprint(MNIST(one)) for one in copies] == fingerprints
+    every_other = images, torch.arange(12)[::2]  # not contiguous
+    assert fingerprint(MNIST(every_other)) == fingerprint(MNIST((images, 2 * labels)))
 
 
 def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, monkeypatch):
@@ -26,7 +35,8 @@ def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, mo
         done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
         return done.stdout.decode().strip()
 
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    module = sys.modules[code_commit.__module__]
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
     assert code_commit() is None  # no repository
     git("init", "--quiet")
     (tmp_path / "file").write_text("one", encoding="utf-8")
@@ -40,13 +50,10 @@ def test_the_commit_is_that_of_the_program_and_says_if_files_differ(tmp_path, mo
     assert code_commit() is None  # no git
 
 
-def test_the_processor_is_named_with_the_instructions_that_torch_uses():
+def test_processor_and_versions_are_those_of_this_machine():
     name, _, rest = processor_name().partition(" (")
     assert name
     assert rest == f"{torch.backends.cpu.get_cpu_capability()})"
-
-
-def test_versions_are_those_that_are_installed():
     versions = package_versions()
     assert versions["torch"] == torch.__version__
-    assert list(versions) == ["python", "torch", "torchvision", "numpy", "matplotlib", "pillow"]
+    assert versions.keys() == {"python", "torch", "torchvision", "numpy", "matplotlib", "pillow"}
