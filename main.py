@@ -123,7 +123,6 @@ def fit(
     and yield them. (A generator: nothing runs until they are asked for.)
 
     Args:
-        trn_set: its transform is set in each epoch.
         watched_set: what to test on: the test set, or held-out training images.
 
     Raises:
@@ -206,14 +205,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, name: str, steps: int) -> L
     """Return what sets the learning rate of each of `steps` steps."""
     # float: a schedule may return NumPy's, which would spoil a checkpoint. min: torch also asks for
     # the step after the last.
-    schedule = SCHEDULES[name]
-    return LambdaLR(optimizer, lambda step: float(schedule(min(step, steps - 1), steps)))
-
-
-def make_ema(model: nn.Module, decay: float, device: torch.device) -> AveragedModel:
-    """Copy `model`. With each update the weights of the copy become
-    decay * (what they were) + (1 - decay) * (those of `model`); the first only copies."""
-    return AveragedModel(model, device, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return LambdaLR(optimizer, lambda step: float(SCHEDULES[name](min(step, steps - 1), steps)))
 
 
 def load_sets(settings: Settings) -> tuple[MNIST, MNIST]:
@@ -249,12 +241,15 @@ def run(
         model = make_model(settings.model, settings.dropout).to(device)
         optimizer = OPTIMIZERS[settings.optimizer](model.parameters(), settings)
         check_parts(model, optimizer, trn_set, settings.augment, settings.model, device)
+        ema = None
+        if settings.ema:  # a copy that follows the weights: decay * itself + (1 - decay) * them
+            ema = AveragedModel(model, device, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
         steps = settings.epochs * math.ceil(len(trn_set) / settings.batch_size)
         state = TrainingState(
             model,
             optimizer,
             scheduler=make_scheduler(optimizer, settings.schedule, steps),
-            ema=make_ema(model, settings.ema, device) if settings.ema else None,
+            ema=ema,
             shuffle_generator=torch.Generator().manual_seed(settings.seed),
             history=[],
         )
