@@ -118,7 +118,7 @@ def test_every_committed_record_has_as_many_errors_as_its_accuracy_says(committe
 
 def test_every_picture_of_the_report_is_there():
     for page in (ROOT / "README.md", REPORT / "engineering.md"):
-        links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        links = re.findall(r'(?:\]\(|src=")(?!http|#)([^)#"]+)', page.read_text(encoding="utf-8"))
         assert links
         for link in links:
             assert (page.parent / link).exists(), link
