@@ -2,12 +2,14 @@
 
     python tests/benchmark.py                 everything, over an hour on 2 cores
     python tests/benchmark.py epoch start     these parts; the rest stays as last measured
+    python tests/benchmark.py gpu             epochs on a GPU, only printed
 
 Writes results/report/speed.json, of which report.py makes tables, and results/report/speed.png. The
 machine may be shared with others: what is compared is measured in turn, at least three times, each
 time in a process of its own, and the median counts.
 """
 
+import functools
 import io
 import itertools
 import json
@@ -505,6 +507,21 @@ def measure_predict() -> dict[str, float]:
         return in_turn(measures, repeats=5) | same
 
 
+# --- on a GPU ---------------------------------------------------------------------------------
+
+
+def print_gpu(*arguments: object) -> None:
+    """Print the seconds of an epoch with batches of 64, for both networks."""
+    measures = {
+        " ".join(flags): functools.partial(main_epoch, *flags, *arguments)
+        for model in ("lenet5", "mlp")
+        for flags in (("--model", model), ("--model", model, "--augment"))
+    }
+    for name, taken in rounds_of(measures).items():
+        print(f"{name}: {min(taken):.2f} to {max(taken):.2f} s")
+    print(machine())
+
+
 # --- what is reported -------------------------------------------------------------------------
 
 PARTS = {
@@ -555,6 +572,9 @@ def draw(rounds: dict[str, list[float]], measured_on: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["gpu"]:
+        print_gpu("--device", "cuda")
+        sys.exit()
     path = REPORT / "speed.json"
     speed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for part in sys.argv[1:] or PARTS:
