@@ -42,7 +42,7 @@ def read_image(path: Path) -> Image.Image:
         content = io.BytesIO(path.read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse earlier
-            image = Image.open(content)
+            image: Image.Image = Image.open(content)
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"it has more than {MAX_PIXELS // 10**6} megapixels")
         ImageOps.exif_transpose(image, in_place=True)
@@ -91,7 +91,8 @@ def find_sheets(image: Image.Image) -> Iterator[Image.Image]:
     A sheet is an even region of the picture that nearly fills a quadrilateral. All even regions
     that do not reach the sides are tried together first: the lit and the shaded part.
     """
-    cells = np.stack(image.resize((SHEET_CELLS, SHEET_CELLS), Image.BOX, reducing_gap=2).split())
+    small = image.resize((SHEET_CELLS, SHEET_CELLS), Image.Resampling.BOX, reducing_gap=2)
+    cells = np.stack([np.asarray(channel) for channel in small.split()])
     # What is less than 3 cells thick vanishes, as rules do; a frame does not: it goes on outside.
     cells = np.pad(cells, ((0, 0), (2, 2), (2, 2)), "edge")
     cells = ndimage.grey_opening(ndimage.grey_closing(cells, (1, 3, 3)), (1, 3, 3))[:, 2:-2, 2:-2]
@@ -120,8 +121,11 @@ def flattened(image: Image.Image, corners: np.ndarray) -> Image.Image:
     image = image.reduce(max(1, max(image.size) // (5 * LONGEST)))
     corners = corners[:, ::-1] * image.size
     sides = np.hypot(*(corners - np.roll(corners, 1, axis=0)).T)
-    size = [round(side) for side in sides.reshape(2, 2).max(axis=0)]  # the longer of two opposite
-    return image.transform(size, Image.Transform.QUAD, corners.ravel(), Image.BILINEAR)
+    width, height = sides.reshape(2, 2).max(axis=0).round().astype(int)  # the longer of opposites
+    quadrilateral = corners.ravel().tolist()
+    return image.transform(
+        (width, height), Image.Transform.QUAD, quadrilateral, Image.Resampling.BILINEAR
+    )
 
 
 def find_ink_within(image: Image.Image) -> tuple[np.ndarray, list[str]]:
@@ -163,7 +167,8 @@ def contrast_to_ground(image: Image.Image) -> np.ndarray:
         low, high = local_ground(image)
     contrast = ImageChops.lighter(ImageChops.subtract(image, high), ImageChops.subtract(low, image))
     light = 16 + np.asarray(low.convert("L"), np.float32)  # 16: black says little about the light
-    return np.stack(contrast.split()).max(axis=0) * light.mean() / light
+    most = np.max([np.asarray(channel) for channel in contrast.split()], axis=0)
+    return most * light.mean() / light
 
 
 def local_ground(image: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -174,7 +179,7 @@ def local_ground(image: Image.Image) -> tuple[Image.Image, Image.Image]:
     only what is darker or brighter than both counts as ink.
     """
     scale = min(1, CELLS / max(image.size))
-    cells = image.resize([max(1, round(scale * side)) for side in image.size], Image.BOX)
+    cells = image.resize([max(1, round(scale * side)) for side in image.size], Image.Resampling.BOX)
     ground = cells.filter(ImageFilter.MedianFilter(1 + 2 * (min(cells.size) // 4)))
     low, high = ground.filter(ImageFilter.MinFilter(5)), ground.filter(ImageFilter.MaxFilter(5))
     return low.resize(image.size), high.resize(image.size)
@@ -196,9 +201,9 @@ def crossing_lines(strokes: np.ndarray) -> np.ndarray:
     height, width = strokes.shape
     columns = np.arange(width)
     found = np.zeros_like(strokes)
-    strips = Image.fromarray(strokes).convert("L").resize((CELLS, height), Image.BOX)
+    pieces = Image.fromarray(strokes).convert("L").resize((CELLS, height), Image.Resampling.BOX)
     # How much of a row's piece is covered, with the rows beside it: a line may bend slightly.
-    strips = ndimage.uniform_filter1d(np.asarray(strips, np.float32) / 255, 3, axis=0)
+    strips = ndimage.uniform_filter1d(np.asarray(pieces, np.float32) / 255, 3, axis=0)
     strips = np.minimum(3 * strips, 1)
     centers = ((np.arange(CELLS) + 0.5) * width / CELLS).astype(int)
     for rise in range(-(height // 10), height // 10 + 1, 2):

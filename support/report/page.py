@@ -8,7 +8,6 @@ import base64
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -51,7 +50,8 @@ def choose_digits(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     model.eval()
     batches = data_loader(MNIST((images, labels)))
     predicted = torch.cat([model(batch).argmax(dim=1) for batch, _ in batches])
-    correct, misclassified = {}, {}  # by label, the first index of each kind
+    correct: dict[int, int] = {}  # by label, the first index
+    misclassified: dict[int, int] = {}
     for index, (label, digit) in enumerate(zip(labels.tolist(), predicted.tolist(), strict=True)):
         first_of = correct if digit == label else misclassified
         first_of.setdefault(label, index)
@@ -69,5 +69,5 @@ def weights_base64(model: nn.Module) -> str:
 
 def to_base64(values: torch.Tensor) -> str:
     """Encode a uint8 or float32 tensor in base64, row by row, little-endian."""
-    array = np.ascontiguousarray(values.cpu().numpy())
-    return base64.b64encode(array.astype(array.dtype.newbyteorder("<"))).decode()
+    array = values.cpu().numpy()
+    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
