@@ -164,9 +164,9 @@ SENTENCES = """
     Alone, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
     and weight decay ({weight_decay:+.2f}) help
     only augmentation does ({augment_with_the_others:+.2f};
-    is {mlp_recipe_minus_lenet5_long_points} points (over
-    over seeds: {mlp_recipe_minus_lenet5_long_range}), within the margin
-    this is not certain ({mlp_recipe_over_images}).
+    is {mlp_recipe_minus_lenet5_long_points} points (over seeds:
+    over seeds: {mlp_recipe_minus_lenet5_long_range}). Whether it is within
+    exceeds it (over test images as well: {mlp_recipe_over_images}).
     means over {seeds} seeds:
     by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
     LeNet-5's test loss has risen to {lenet5_long_loss:.3f}
