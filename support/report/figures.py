@@ -29,14 +29,14 @@ def draw_report(
         effects: of the ablation.
         model: the network whose layers are shown.
     """
-    fresh = {row: records[f"{FRESH}{row}"] for row in FRESH_TITLES}
-    runs = {row: [record["history"] for record in fresh[row]] for row in FRESH_TITLES}
+    fresh_runs = {row: records[f"{FRESH}{row}"] for row in FRESH_TITLES}
+    runs = {row: [record["history"] for record in fresh_runs[row]] for row in FRESH_TITLES}
 
     def titled(*rows: str) -> dict[str, list[History]]:
         return {FRESH_TITLES[row]: runs[row] for row in rows}
 
-    means = f"mean ± SD of {len(fresh['lenet5'])} seeds"
-    errors = {FRESH_TITLES[row]: confusions(fresh[row]) for row in ("lenet5", "mlp")}
+    means = f"mean ± SD of {len(fresh_runs['lenet5'])} seeds"
+    errors = {FRESH_TITLES[row]: confusions(fresh_runs[row]) for row in ("lenet5", "mlp")}
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     return {
         "accuracy": draw_accuracy(f"Test accuracy by epoch: {means}", titled(*FRESH_TITLES)),
@@ -47,7 +47,7 @@ def draw_report(
             f"LeNet-5, {len(runs['recipe'][0])} epochs: {means}",
             titled("lenet5-long", "recipe"),
             "test",
-            no_aug_epochs=fresh["recipe"][0]["config"]["no_aug_epochs"],
+            no_aug_epochs=fresh_runs["recipe"][0]["config"]["no_aug_epochs"],
         ),
         "ablation": draw_ablation(effects, len(records["lenet5"])),
         "confusions": plots.draw_confusions(
@@ -55,7 +55,7 @@ def draw_report(
             {f"{title}: {counts.sum():.1f} of 10,000": counts for title, counts in errors.items()},
         ),
         "misclassified": draw_hard_digits(
-            tst_set.images, [record["misclassified"] for record in fresh["recipe"]]
+            tst_set.images, [record["misclassified"] for record in fresh_runs["recipe"]]
         ),
         "augment": draw_augmented(trn_set[firsts][0]),
         "layers": draw_layers(model, tst_set.images[0]),

@@ -164,7 +164,7 @@ def planned_runs(
         epochs: of every run, in place of what is planned; then nothing is chosen, as short runs do
             not tell how long ones end.
     """
-    fresh = FRESH_SEEDS if seeds == SEEDS else FRESH_SEEDS[:seeds]
+    fresh_seeds = FRESH_SEEDS if seeds == SEEDS else FRESH_SEEDS[:seeds]
     planned: list[tuple[str, Options, int]] = []
     if not epochs:
         for row, options in (LR_CHOICES | CHOICES).items():
@@ -174,7 +174,7 @@ def planned_runs(
         planned += [(row, options, seed) for row, options in ROWS.items()]
     for row, options in ({RECIPE_ROW: RECIPE} | RECIPE_WITHOUT).items():
         planned += [(row, options, seed) for seed in range(seeds)]
-    for seed in fresh:
+    for seed in fresh_seeds:
         planned += [(f"{FRESH}{row}", options, seed) for row, options in FRESH_ROWS.items()]
 
     runs = []
