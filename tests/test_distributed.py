@@ -156,10 +156,12 @@ def test_processes_of_one_run_that_differ_end_with_one_line_on_what_differs_wher
     assert_one_line(start_next(*arguments, code=1), here + difference, "in process 0 on ")
 
 
-def test_processes_of_one_run_may_have_folders_of_their_own(start_next, data_dir, tmp_path):
+def test_processes_of_one_run_may_have_folders_and_threads_of_their_own(
+    start_next, data_dir, tmp_path
+):
     start_next()
     data_dir.rename(tmp_path / "elsewhere")
-    start_next(data=tmp_path / "elsewhere", results=tmp_path / "other")
+    start_next("--threads", 1, data=tmp_path / "elsewhere", results=tmp_path / "other")
 
 
 # --- several processes ------------------------------------------------------------------------
