@@ -23,7 +23,7 @@ from torch import distributed, nn
 import main
 from dataset import MNIST, data_loader, find_split, split_validation
 from support.checkpoint import load_model, write_checkpoint
-from support.device import pick_device, set_up_cpu
+from support.device import memory_errors, pick_device, set_up_cpu
 from support.distributed import is_first_of_torchrun
 from support.errors import RunError, run_program
 from support.files import atomic_write
@@ -198,6 +198,7 @@ def write_report(folder: Path, records: Records, sets: Sets, model: nn.Module, s
 # --- the program ------------------------------------------------------------------------------
 
 
+@memory_errors()
 def report(arguments: list[str] | None = None) -> None:
     """Train what is missing, then write the report."""
     args = parse_report_arguments(arguments)
