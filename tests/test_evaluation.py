@@ -59,7 +59,9 @@ def test_loss_accuracy_and_confusions_are_told_and_drawn(start, results, reader,
         f"loss {loss:.4f}, accuracy 69.23% (4 misclassified)"
     )
     plots = results / "plots/evaluation"
-    assert files.split() == [str(plots / f"mine_{n}.png") for n in ("confusion", "misclassified")]
+    assert files.splitlines() == [
+        str(plots / f"mine_{n}.png") for n in ("confusion", "misclassified")
+    ]
 
     rows = {first: rest for first, *rest in map(str.split, table.splitlines())}
     assert rows["true"] == ["\\", "predicted", *"0123456789", "recall"]
@@ -96,7 +98,7 @@ def test_evaluate_gives_the_numbers_of_the_last_epoch_from_the_test_images_alone
     entry = load_checkpoint(checkpoint)["history"][-1]
     out = start("--evaluate", checkpoint).stdout
     assert f"loss {entry['test_loss']:.4f}, accuracy {entry['test_accuracy']:.2%}" in out
-    for path in out.split()[-2:]:
+    for path in out.splitlines()[-2:]:
         with Image.open(path) as image:
             assert image.format == "PNG"
     [line] = start("--evaluate", checkpoint, "--json").stdout.splitlines()
