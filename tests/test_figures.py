@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import make_runs
+from helpers import make_runs, span_of
 from matplotlib.colors import to_hex
 from torch.nn import functional as F
 
@@ -77,7 +77,7 @@ def test_every_curve_is_that_of_the_row_which_its_name_promises(drawn):
         "LeNet-5, trained longer": 92,
         "LeNet-5, regularized": 93,
     }
-    assert drawn["regularized"].axes[3].patches[0].get_x() == 3.5  # no longer augmented
+    assert span_of(drawn["regularized"].axes[3].patches[0])[0] == 3.5  # no longer augmented
     assert "LeNet-5, 6 epochs" in drawn["regularized"].get_suptitle()
 
 

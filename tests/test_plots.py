@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import legend_of, make_runs
+from helpers import legend_of, make_runs, span_of
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -197,8 +197,7 @@ def test_the_epochs_without_augmentation_are_shaded():
     rows = histories_of(A=make_runs(epochs=9))
     for ax in draw_curves("", rows, "test", no_aug_epochs=3).axes:
         [shade] = ax.patches
-        assert shade.get_x() == 6.5
-        assert shade.get_x() + shade.get_width() == ax.get_xlim()[1]
+        assert span_of(shade) == (6.5, ax.get_xlim()[1])
     assert not any(ax.patches for ax in draw_curves("", rows, "test").axes)
 
 
