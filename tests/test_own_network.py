@@ -69,7 +69,9 @@ def test_it_trains_and_is_drawn_resumes_to_the_same_bits_and_is_evaluated(
     assert result["accuracy"] == last["test_accuracy"]
 
 
-@pytest.mark.parametrize(("options", "expected"), [(["--dropout", 0.25], 0.25), ([], 0.3)])
+@pytest.mark.parametrize(
+    ("options", "expected"), [(["--dropout", 0.25], 0.25), (["--dropout", 0], 0), ([], 0.3)]
+)
 def test_dropout_is_passed_only_if_it_is_named(epochs_of, monkeypatch, options, expected):
     monkeypatch.setitem(MODELS, "own", OwnWithDropout)
     [epoch] = epochs_of("--model", "own", "--epochs", 1, *options)
