@@ -114,12 +114,12 @@ def load_checkpoint(path: str | os.PathLike) -> dict:
         raise RunError(f"{path}: is damaged, or not a checkpoint; train again") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != CHECKPOINT_FORMAT:
         raise RunError(f"{path}: is not a checkpoint of this version of the program; train again")
-    config = checkpoint.get("config", {"epochs": 1})  # none, where it holds weights alone
-    expected = FIELDS | RUN_FIELDS if "config" in checkpoint else FIELDS
+    resumable = "config" in checkpoint  # or it holds weights alone
+    expected = FIELDS | RUN_FIELDS if resumable else FIELDS
     for name, kind in expected.items():
         if not isinstance(checkpoint.get(name), kind):
             raise RunError(f"{path}: is damaged (its {name} is missing or odd); train again")
-    if not isinstance(config.get("epochs"), int):
+    if resumable and not isinstance(checkpoint["config"].get("epochs"), int):
         raise RunError(f"{path}: is damaged (its config has no epochs); train again")
     return checkpoint
 
