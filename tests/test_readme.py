@@ -123,8 +123,7 @@ def test_the_weights_of_a_checkpoint_can_be_read_and_exported(here, start):
 
 def test_the_loop_shown_is_mains():
     source = " ".join((ROOT / "main.py").read_text(encoding="utf-8").split())
-    for part in ("for images, labels in trn_loader:", "trn_set.transform ="):
-        assert " ".join(block_with(part).split()) in source
+    assert " ".join(block_with("for images, labels in trn_loader:").split()) in source
 
 
 def test_the_settings_shown_are_those_of_main():
@@ -156,11 +155,11 @@ def test_the_settings_shown_are_those_of_main():
 SENTENCES = """
     standard deviation over {seeds} seeds
     test loss falls to {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch},
-    then rises to {mlp_loss:.3f} ([section 4]
-    LeNet-5, by {lenet5_minus_mlp_points} percentage points (over seeds: {lenet5_minus_mlp_range};
+    then rises to {mlp_loss:.3f}, while
+    LeNet-5, by {lenet5_minus_mlp_size:.2f} percentage points (over seeds: {lenet5_minus_mlp_range};
     ours differs by {known_points} points (over test images: {known_range})
-    reaches down to {known_worst:.2f} worse
-    Yes, by {recipe_minus_lenet5_long_points} points (over seeds: {recipe_minus_lenet5_long_range})
+    at worst it is {known_worst:.2f} worse
+    Yes, by {recipe_minus_lenet5_long_size:.2f} points (over seeds: {recipe_minus_lenet5_long_range})
     Alone, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
     and weight decay ({weight_decay:+.2f}) help
     only augmentation is shown to ({augment_with_the_others:+.2f}).
@@ -174,12 +173,12 @@ SENTENCES = """
     a difference of {lenet5_minus_mlp} points
     10 to 29; the {seeds} that are finished are reported
     were planned; the {seeds} that are finished are reported
-    reads {lenet5_accuracy:.2f}% of MNIST's test digits, and {recipe_accuracy:.2f}% with
+    reads {lenet5_accuracy:.2f}% of MNIST's test digits correctly, and {recipe_accuracy:.2f}% with
     published one**: {lenet5_accuracy:.2f}% against 99.05%
     augmentation adds {augment_interval} points
     label smoothing {label_smoothing_interval} points, weight decay {weight_decay_interval}
-    not used for any choice) it gains {recipe_minus_lenet5_long} points
-    ({recipe_errors:.0f} errors in 10,000 instead of {lenet5_long_errors:.0f})
+    used for no choice) it gains {recipe_minus_lenet5_long} points
+    without it: {recipe_errors:.0f} errors in 10,000 instead of {lenet5_long_errors:.0f}.
     from {lenet5_long_gap:.2f} to {recipe_gap:.2f} points
     no measurable gain: {lenet5_long_minus_lenet5} points
     {hard_share} are on the same {hard_images} images
@@ -222,6 +221,7 @@ def quoted_numbers(records):
     for name, values in differences.items():
         made[name] = tables.with_interval(*values)
         made[f"{name}_points"] = tables.signed(values[0])
+        made[f"{name}_size"] = abs(values[0])
         made[f"{name}_range"] = tables.interval(*values)
     mean, half_width = differences["mlp-recipe_minus_lenet5-long"]
     made["mlp_recipe_worst"] = f"{tables.MINUS}{half_width - mean:.3f}"
