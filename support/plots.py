@@ -174,7 +174,7 @@ def write_values(ax: "Axes", means: list[np.ndarray], text_of: Callable[[float],
             below.append(line)
             lowest.append(f"lowest: {text_of(mean.min())}")
     if below:
-        ax.legend(below, lowest, loc="lower right", fontsize=9, handlelength=0, framealpha=0.5)
+        ax.legend(below, lowest, loc="best", fontsize=9, handlelength=0, framealpha=0.5)
 
 
 def plain_number(value: float) -> str:
