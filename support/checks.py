@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dataset import AUGMENTATIONS, MNIST, normalize
-from support.device import random_state, set_random_state
+from support.device import random_state_kept
 from support.errors import RunError
 
 
@@ -34,9 +34,8 @@ def check_parts(
             f"--augment {augmentation} would replace the training set's own transform; use one"
         )
     images = normalize(trn_set.images[:2])
-    random = random_state(device)
-    changed = AUGMENTATIONS[augmentation](images)
-    set_random_state(random, device)
+    with random_state_kept(device):
+        changed = AUGMENTATIONS[augmentation](images)
     if (changed.shape, changed.dtype) != (images.shape, images.dtype):
         raise RunError(
             f"--augment {augmentation} makes {list(changed.shape)}, {changed.dtype} of "
@@ -47,10 +46,8 @@ def check_parts(
 def check_network(model: nn.Module, name: str, device: torch.device) -> None:
     """Raise RunError unless `model`, on `device`, gives ten logits an image. Leaves no trace:
     weights, buffers and random generators stay as they are."""
-    random = random_state(device)
-    with torch.no_grad():
+    with random_state_kept(device), torch.no_grad():
         logits = copy.deepcopy(model).eval()(torch.zeros(2, 1, 28, 28, device=device))
-    set_random_state(random, device)
     form = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if form != [2, 10]:
         raise RunError(f"{name} returns {form} for two images; it must return logits, [2, 10]")

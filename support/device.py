@@ -11,16 +11,14 @@ from torch import distributed
 
 from support.errors import RunError
 
-# How the state of each kind of device's random generator is got, and set.
-GET_RANDOM = {
-    "cpu": lambda device: torch.get_rng_state(),
-    "cuda": torch.cuda.get_rng_state,
-    "mps": lambda device: torch.mps.get_rng_state(),
-}
-SET_RANDOM = {
-    "cpu": lambda state, device: torch.set_rng_state(state),
-    "cuda": torch.cuda.set_rng_state,
-    "mps": lambda state, device: torch.mps.set_rng_state(state),
+# Each kind of device: how the state of its random generator is got, and set.
+DEVICES = {
+    "cpu": (lambda device: torch.get_rng_state(), lambda state, device: torch.set_rng_state(state)),
+    "cuda": (torch.cuda.get_rng_state, torch.cuda.set_rng_state),
+    "mps": (
+        lambda device: torch.mps.get_rng_state(),
+        lambda state, device: torch.mps.set_rng_state(state),
+    ),
 }
 
 
@@ -73,13 +71,21 @@ def set_up_cpu(threads: int | None) -> None:
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     """Return the states of the random generators of the CPU and of `device`."""
-    return {kind: GET_RANDOM[kind](device) for kind in {"cpu", device.type}}
+    return {kind: DEVICES[kind][0](device) for kind in {"cpu", device.type}}
 
 
 def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
     """Set the random generators as `random_state` found them (of other devices: ignored)."""
     for kind in states.keys() & {"cpu", device.type}:
-        SET_RANDOM[kind](states[kind], device)
+        DEVICES[kind][1](states[kind], device)
+
+
+@contextlib.contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Leave the random generators of the CPU and of `device` as they were."""
+    states = random_state(device)
+    yield
+    set_random_state(states, device)
 
 
 @contextlib.contextmanager

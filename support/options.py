@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
+from support.device import DEVICES
 from support.errors import RunError
 from support.settings import RECIPE, Settings, nonempty_path, option
 
@@ -70,7 +71,7 @@ def make_parser(choices: dict[str, Collection[str]]) -> Parser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    choices["device"] = ("auto", "cpu", "cuda", "mps")
+    choices["device"] = ("auto", *DEVICES)
     for one in fields(Settings):
         if one.name in GROUPS:
             group = parser.add_argument_group(GROUPS[one.name])

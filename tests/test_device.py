@@ -12,12 +12,10 @@ from torch import nn
 from torch.utils import backend_registration
 
 import main
-import report
 from dataset import MNIST, augment, data_loader
 from model import LeNet5
 from support.device import (
-    GET_RANDOM,
-    SET_RANDOM,
+    DEVICES,
     device_name,
     pick_device,
     random_state,
@@ -25,6 +23,7 @@ from support.device import (
     set_up_cpu,
 )
 from support.errors import RunError
+from support.settings import Settings
 
 # --- which device, how many threads -----------------------------------------------------------
 
@@ -96,9 +95,13 @@ def test_the_cpu_is_described_with_its_threads(monkeypatch):
 
 def test_random_states_are_those_of_the_cpu_and_of_this_very_device(monkeypatch):
     gpus = {0: "first", 1: "second"}
-    monkeypatch.setitem(GET_RANDOM, "cuda", lambda device: gpus[device.index])
     monkeypatch.setitem(
-        SET_RANDOM, "cuda", lambda state, device: gpus.update({device.index: state})
+        DEVICES,
+        "cuda",
+        (
+            lambda device: gpus[device.index],
+            lambda state, device: gpus.update({device.index: state}),
+        ),
     )
     device = torch.device("cuda", 1)
     states, drawn = random_state(device), torch.rand(3)
@@ -118,15 +121,10 @@ if CAN_SIMULATE:
 
 @pytest.fixture
 def sim(monkeypatch, without_plots):
-    """torch.sim, the simulated device, on which a run is unless it asks for the CPU."""
+    """torch.sim, the simulated device, which --device can name."""
     if not CAN_SIMULATE:
         pytest.skip(f"torch {torch.__version__} lets no device be written in Python")
-    for program in (main, report):
-        monkeypatch.setattr(
-            program, "pick_device", lambda name: torch.device("cpu" if name == "cpu" else "sim")
-        )
-    monkeypatch.setitem(GET_RANDOM, "sim", torch.sim.get_rng_state)
-    monkeypatch.setitem(SET_RANDOM, "sim", torch.sim.set_rng_state)
+    monkeypatch.setitem(DEVICES, "sim", (torch.sim.get_rng_state, torch.sim.set_rng_state))
     torch.sim.counts.clear()
     with torch.sim as sim:
         yield sim
@@ -158,14 +156,14 @@ def test_the_simulated_device_refuses_what_cuda_refuses(sim):
 )
 def test_a_run_on_a_device_gives_the_same_numbers_as_on_the_cpu(sim, start, tmp_path, options):
     options = ("--epochs", 2, "--batch-size", 40, "--name", "run", *options)
-    for device in ("cpu", "auto"):
+    for device in ("cpu", "sim"):
         start("--device", device, *options, results=tmp_path / device)
-    assert metrics_of(tmp_path / "auto", "run")["device"] == "sim"
-    assert history_of(tmp_path / "auto", "run") == history_of(tmp_path / "cpu", "run")
+    assert metrics_of(tmp_path / "sim", "run")["device"] == "sim"
+    assert history_of(tmp_path / "sim", "run") == history_of(tmp_path / "cpu", "run")
 
 
 def test_a_resumed_run_draws_on_from_the_devices_random_numbers(sim, start, tmp_path):
-    options = ("--device", "auto", "--augment", "--dropout", 0.5, "--ema", 0.9)
+    options = ("--device", "sim", "--augment", "--dropout", 0.5, "--ema", 0.9)
     options += ("--schedule", "constant")  # does not depend on --epochs
     start(*options, "--epochs", 2, results=tmp_path / "whole")
     start(*options, "--epochs", 1, results=tmp_path / "resumed")
@@ -176,12 +174,12 @@ def test_a_resumed_run_draws_on_from_the_devices_random_numbers(sim, start, tmp_
 
 def test_the_average_of_the_weights_counts_its_updates_on_the_device(sim, epochs_of):
     """Where NCCL, with which processes share it, needs it."""
-    [epoch] = epochs_of("--device", "auto", "--epochs", 1, "--ema", 0.9)
+    [epoch] = epochs_of("--device", "sim", "--epochs", 1, "--ema", 0.9)
     assert {value.device.type for value in epoch.ema.state_dict().values()} == {"sim"}
 
 
 def test_a_network_trained_on_a_device_is_used_on_any(sim, start, results, tmp_path):
-    start("--device", "auto", "--epochs", 1)
+    start("--device", "sim", "--epochs", 1)
     checkpoint = results / "checkpoints" / "lenet5.pt"
     photo = np.full((90, 80), 255, np.uint8)
     photo[20:70, 36:44] = 0
@@ -191,13 +189,13 @@ def test_a_network_trained_on_a_device_is_used_on_any(sim, start, results, tmp_p
         ("--predict", tmp_path / "one.png", "--checkpoint", checkpoint, "--json"),
     ):
         launched = sim.counts["launches"]
-        there = start("--device", "auto", *command).stdout
+        there = start("--device", "sim", *command).stdout
         assert sim.counts["launches"] > launched
         assert there == start("--device", "cpu", *command).stdout
 
 
 def test_the_quick_report_runs_on_a_device(sim, start, tmp_path, results, monkeypatch):
-    monkeypatch.setattr(report, "draw_report", lambda *_: {})  # from records and a checkpoint
+    monkeypatch.setattr(Settings, "device", "sim")  # its default
     data = write_data(tmp_path / "small", train=30, test=10)
     out = start("--seeds", 2, "--epochs", 1, data=data, program="report").stdout
     records = list((results / "quick-report" / "runs").iterdir())
@@ -210,10 +208,9 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 import torch, simulated_device, main
 from helpers import LeNet5InFloat64
-from support.device import GET_RANDOM, SET_RANDOM
+from support.device import DEVICES
 main.MODELS["lenet5"] = LeNet5InFloat64
-main.pick_device = lambda name: torch.device("sim")
-GET_RANDOM["sim"], SET_RANDOM["sim"] = torch.sim.get_rng_state, torch.sim.set_rng_state
+DEVICES["sim"] = (torch.sim.get_rng_state, torch.sim.set_rng_state)
 with torch.sim:
     main.main()
 """
@@ -221,7 +218,7 @@ with torch.sim:
 
 def test_several_devices_train_as_one(sim, start, tmp_path, in_float64):
     (tmp_path / "simulated.py").write_text(SCRIPT, encoding="utf-8")
-    options = ("--device", "auto", "--epochs", 1, "--batch-size", 30, "--augment", "--ema", 0.9)
+    options = ("--device", "sim", "--epochs", 1, "--batch-size", 30, "--augment", "--ema", 0.9)
     start(*options, results=tmp_path / "one")
     two = start(*options, results=tmp_path / "two", script=tmp_path / "simulated.py", processes=2)
     assert "on 2 times sim" in two.stdout
