@@ -42,7 +42,7 @@ from support.report.records import (
     load_records,
     write_record,
 )
-from support.report.speed import fast_table, load_speeds, speed_table, torchrun_table
+from support.report.speed import load_speeds, speed_table
 from support.settings import Settings
 
 ROOT = Path(__file__).resolve().parent
@@ -141,9 +141,7 @@ def engineering_tables(records: Records, speed: dict) -> dict[str, str]:
     what was chosen stay as committed: these runs are not made."""
     made = {
         "hard": tables.hard_images_table(records),
-        "speed": speed_table(speed),
-        "fast": fast_table(speed["fast"]),
-        "torchrun": torchrun_table(speed["torchrun"]),
+        **{part: speed_table(measured) for part, measured in speed.items()},
     }
     if CHOICES.keys() <= records.keys():
         made["learning-rates"] = regularization.learning_rates_table(records)

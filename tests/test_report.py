@@ -57,7 +57,7 @@ def test_the_tables_are_what_records_and_the_committed_benchmark_give(committed)
 
 def test_readme_concludes_what_the_committed_records_say(committed):
     answers = [tables.answer(committed, question) for question in QUESTIONS]
-    assert answers == ["yes", "yes", "unclear", "unclear"]
+    assert answers == ["yes", "yes", "unclear", "yes"]
     gap, half_width = tables.known_gap(committed)
     assert gap - half_width > -KNOWN_MARGIN
     effects = regularization.effects_of(committed)
@@ -161,7 +161,7 @@ def small(tmp_path):
 
 
 def test_one_command_makes_the_report_and_trains_nothing_twice(
-    start, small, results, without_plots, monkeypatch
+    start, small, results, without_plots
 ):
     readme = (ROOT / "README.md").read_bytes()
     out = start(*QUICK, data=small, program="report").stdout.splitlines()
@@ -183,7 +183,6 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     shown = folder / "runs" / "recipe-1-epochs-seed-0.json"
     lost = folder / "runs" / "mlp-1-epochs-seed-10.json"
     lost.unlink()
-    monkeypatch.setattr(report, "draw_report", lambda *_: {})
     [network] = folder.glob("*.pt")
     network.unlink()
     out = start(*QUICK, data=small, program="report").stdout.splitlines()
