@@ -13,11 +13,6 @@ from support.plots import draw_confusions, draw_misclassified, save_figure
 from support.provenance import fingerprint
 
 
-def count_confusions(labels: torch.Tensor, digits: torch.Tensor) -> torch.Tensor:
-    """Return how often each true digit (row) was predicted as each digit (column), int64."""
-    return torch.bincount(10 * labels + digits, minlength=100).view(10, 10)
-
-
 def confusion_table(counts: torch.Tensor) -> str:
     """Return the confusion matrix as text, with the recall of each row and the precision of each
     column: which share of the sevens was predicted as 7, and which share of those predicted as 7
@@ -56,7 +51,8 @@ def show_evaluation(
         as_json: print one JSON object instead of sentences and a table.
     """
     labels = tst_set.labels
-    counts = count_confusions(labels, logits.argmax(dim=1))
+    # How often each true digit (row) was predicted as each digit (column): int64 [10, 10].
+    counts = torch.bincount(10 * labels + logits.argmax(dim=1), minlength=100).view(10, 10)
     loss = functional.cross_entropy(logits, labels).item()
     accuracy = int(counts.trace()) / len(labels)
     known = checkpoint.get("data", {}).get("test")  # none, if the run watched other images

@@ -21,7 +21,7 @@ import dataset
 import main
 from model import MODELS
 from support.report import tables
-from support.report.plan import FRESH_TITLES, QUESTIONS, SEEDS, planned_runs
+from support.report.plan import FRESH_ROWS, QUESTIONS, SEEDS, planned_runs
 from support.report.records import accuracies, final_values, load_records
 from support.report.regularization import effects_of
 from support.settings import Settings
@@ -224,7 +224,7 @@ def quoted_numbers(records):
         made[f"{name}_points"] = tables.signed(values[0])
         made[f"{name}_size"] = abs(values[0])
         made[f"{name}_range"] = tables.interval(*values)
-    for row in FRESH_TITLES:
+    for row in FRESH_ROWS:
         test = accuracies(tables.fresh(records, row))
         made[f"{row}_accuracy"] = test.mean()
         made[f"{row}_errors"] = 100 * (100 - test).mean()

@@ -41,18 +41,15 @@ def planned(row, *seeds, **values):
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_a_record_is_found_as_it_was_written(tmp_path):
+def test_a_record_is_found_as_it_was_written_and_none_before(tmp_path):
     settings = Settings(name="x", epochs=3)
+    assert find_record(tmp_path, settings) is None
     record = record_of(settings, misclassified=({}, {"7": [1, 2]}, {}))
     write_record(tmp_path, settings, record)
     assert find_record(tmp_path, settings) == record
     assert record_path(tmp_path, settings) == tmp_path / "runs" / "x.json"
     text = (tmp_path / "runs" / "x.json").read_text(encoding="utf-8")
-    assert text.startswith('{\n "config": {\n')  # a line a value, so that git shows changes
-
-
-def test_a_run_that_is_not_finished_has_no_record(tmp_path):
-    assert find_record(tmp_path, Settings(name="x")) is None
+    assert '\n "config": {\n' in text  # a line a value, so that git shows changes
 
 
 @pytest.mark.parametrize(
@@ -203,20 +200,15 @@ def test_a_row_with_one_seed_stops_the_report(tmp_path):
 
 
 @pytest.mark.parametrize("watched", ["test", "val"])
-def test_final_values_are_those_of_the_last_epoch_on_what_was_watched(watched):
-    runs = make_runs(test=(95, 2), loss=(0.5, 0.1), epochs=3, watched=watched)
+def test_final_values_are_those_of_the_last_epoch_on_what_was_watched_minutes_of_all(watched):
+    seconds, train = (60, 90, 30), (90, 1)
+    runs = make_runs((95, 2), (0.5, 0.1), train, epochs=3, seconds=seconds, watched=watched)
     assert final_values(runs, "loss") == pytest.approx([0.4, 0.5, 0.6])
     assert final_values(runs, "accuracy") == pytest.approx([0.93, 0.95, 0.97])
     assert accuracies(runs) == pytest.approx([93, 95, 97])
+    assert accuracies(runs, "train") == pytest.approx([89, 90, 91])  # of the final network
     assert epochs_of(runs) == 3
-
-
-def test_a_run_takes_the_minutes_of_all_its_epochs():
-    assert minutes_of(make_runs(epochs=4, seconds=(60, 90, 30))) == pytest.approx([1, 1.5, 0.5])
-
-
-def test_the_accuracy_on_training_images_is_the_final_networks():
-    assert accuracies(make_runs(train=(90, 1)), "train") == pytest.approx([89, 90, 91])
+    assert minutes_of(runs) == pytest.approx([1, 1.5, 0.5])
 
 
 def test_errors_are_a_row_for_each_run_and_a_column_for_each_test_image():

@@ -1,14 +1,18 @@
 """The report: what is committed agrees with itself, and a second person can go on with it."""
 
+import contextlib
+import io
+import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, assert_one_line, write_data
+from helpers import ROOT, assert_one_line, in_epoch, metrics_of, write_data
+from matplotlib.figure import Figure
 from torch import distributed
 
-import main
 import report
 from dataset import MNIST, find_split, split_validation
 from support.checkpoint import load_model
@@ -21,7 +25,7 @@ from support.report.plan import (
     KNOWN_MARGIN,
     QUESTIONS,
     RECIPE_ROW,
-    RECIPE_WITHOUT,
+    RECIPE_ROWS,
     ROWS,
     SEEDS,
     planned_runs,
@@ -151,35 +155,55 @@ def test_the_committed_network_reads_the_test_set_as_its_record_says(committed):
 # --- a report from its beginning --------------------------------------------------------------
 
 QUICK = ("--seeds", 2, "--epochs", 1)
-QUICK_ROWS = len(ROWS) + 1 + len(RECIPE_WITHOUT) + len(FRESH_ROWS)
+QUICK_ROWS = len(ROWS) + len(RECIPE_ROWS) + len(FRESH_ROWS)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder of so few images that a report takes seconds."""
+    return write_data(tmp_path_factory.mktemp("small"), train=120, test=30)
+
+
+@pytest.fixture(scope="module")
+def made(small, tmp_path_factory):
+    """The results of a quick report, made once, and the lines that it printed."""
+    results, stdout = tmp_path_factory.mktemp("made"), io.StringIO()
+    with contextlib.redirect_stdout(stdout), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda *_, **__: None)  # which takes most of the time
+        report.report([*map(str, QUICK), f"--data-dir={small}", f"--results-dir={results}"])
+    return results, stdout.getvalue().splitlines()
 
 
 @pytest.fixture
-def small(tmp_path):
-    """A folder of so few images that a report takes seconds."""
-    return write_data(tmp_path / "small", train=120, test=30)
+def folder(made, results, without_plots):
+    """A copy of this report, which `start` goes on with."""
+    return shutil.copytree(made[0], results) / "quick-report"
 
 
-def test_one_command_makes_the_report_and_trains_nothing_twice(
-    start, small, results, without_plots
-):
-    readme = (ROOT / "README.md").read_bytes()
-    out = start(*QUICK, data=small, program="report").stdout.splitlines()
+def page_of(folder):
+    """The page to draw a digit on, with the weights of the network that is shown."""
+    return (folder / "draw.html").read_bytes()
+
+
+def test_one_command_makes_the_report(made):
+    results, out = made
     folder = results / "quick-report"
-    records = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert len(records) == 2 * QUICK_ROWS
-    assert len(out) == len(records) + 1
-    assert out[-2].endswith(f"; {len(records)} of {len(records)} runs are done")
-    shown = set(re.findall(r"results/report/([\w-]+\.png)", readme.decode()))
+    assert len(list((folder / "runs").iterdir())) == 2 * QUICK_ROWS
+    assert len(out) == 2 * QUICK_ROWS + 1
+    assert out[-2].endswith(f"; {2 * QUICK_ROWS} of {2 * QUICK_ROWS} runs are done")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"results/report/([\w-]+\.png)", readme))
     assert shown - {"draw.png", "photo.png", "run.png"} == {
         path.name for path in folder.glob("*.png")
     }
-    assert (folder / "draw.html").stat().st_size < 600_000
+    assert len(page_of(folder)) < 600_000
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert re.search(r"\| LeNet-5, regularized \| 1 \| [0-9.]+ \| [0-9.]+\s±\s[0-9.]+ \|", text)
-    assert (ROOT / "README.md").read_bytes() == readme
 
-    # A run that is missing is trained again, and only that one; so is the network of the pictures.
+
+def test_a_run_or_a_network_that_is_missing_is_trained_again_and_nothing_else(start, small, folder):
+    readme, text = (ROOT / "README.md").read_bytes(), (folder / "README.md").read_bytes()
+    page, records = page_of(folder), {p: p.stat().st_mtime_ns for p in folder.glob("runs/*")}
     shown = folder / "runs" / "recipe-1-epochs-seed-0.json"
     lost = folder / "runs" / "mlp-1-epochs-seed-10.json"
     lost.unlink()
@@ -187,17 +211,40 @@ def test_one_command_makes_the_report_and_trains_nothing_twice(
     network.unlink()
     out = start(*QUICK, data=small, program="report").stdout.splitlines()
     assert [line.split(":")[0] for line in out[:-1]] == [shown.stem, lost.stem]
-    again = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    again = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*")}
     assert {path for path in records if records[path] != again[path]} == {lost, shown}
     assert network.exists()
-    assert (folder / "README.md").read_text(encoding="utf-8") == text
+    assert page_of(folder) == page
+    assert (folder / "README.md").read_bytes() == text
+    assert (ROOT / "README.md").read_bytes() == readme
 
 
-def test_a_damaged_record_stops_the_report_with_one_line(start, small, results):
-    path = results / "quick-report" / "runs" / "lenet5-1-epochs-seed-0.json"
-    path.parent.mkdir(parents=True)
+def test_the_network_that_is_shown_is_the_one_that_the_numbers_tell_of(start, small, folder):
+    """Of its length, too: a longer quick look keeps its network beside that of a shorter one."""
+    for path in folder.glob("runs/*"):  # of a longer one, so that few runs are left to train
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["config"]["epochs"] = 2
+        record["history"] *= 2
+        record["history"][1] = record["history"][0] | {"epoch": 2}
+        longer = path.with_name(path.name.replace("-1-epochs", "-2-epochs"))
+        longer.write_text(json.dumps(record), encoding="utf-8")
+    first = page_of(folder)
+    start("--seeds", 2, "--epochs", 2, data=small, program="report")
+    assert page_of(folder) != first
+    start(*QUICK, data=small, program="report")
+    assert page_of(folder) == first
+
+
+def test_a_damaged_record_stops_the_report_with_one_line(start, small, folder):
+    path = folder / "runs" / "lenet5-1-epochs-seed-0.json"
     path.write_text("{", encoding="utf-8")
     assert_one_line(start(*QUICK, data=small, program="report", code=1), f"{path}: is damaged")
+
+
+def test_a_record_of_other_images_stops_the_report_with_one_line(start, tmp_path, folder):
+    other = write_data(tmp_path / "other", train=110, test=30)
+    process = start(*QUICK, data=other, program="report", code=1)
+    assert_one_line(process, f"{folder}/runs/", "belongs to other images", "--results-dir")
 
 
 def test_missing_speeds_are_told_before_anything_is_trained(start, tmp_path, monkeypatch):
@@ -213,36 +260,6 @@ def sets(small):
 
 def planned(row, epochs, results):
     return dict(planned_runs(2, epochs, results_dir=results))[row]
-
-
-def test_the_network_that_is_shown_is_the_one_that_the_numbers_tell_of(
-    start, small, monkeypatch, without_plots
-):
-    """Of its length, too: a longer quick look keeps its network beside that of a shorter one."""
-    every, shown = report.planned_runs, []
-    monkeypatch.setattr(
-        report, "planned_runs", lambda *args: [run for run in every(*args) if run[0] == RECIPE_ROW]
-    )
-    monkeypatch.setattr(
-        report,
-        "write_report",
-        lambda folder, records, sets, model, speed: shown.append(model.conv1.weight),
-    )
-    for epochs in (1, 2, 1):
-        start("--epochs", epochs, "--seeds", 2, data=small, program="report")
-    first, longer, again = shown
-    assert torch.equal(first, again)
-    assert not torch.equal(first, longer)
-
-
-def test_a_record_of_other_images_stops_the_report_with_one_line(start, small, tmp_path, results):
-    settings = planned("lenet5", 1, results)
-    folder = results / "quick-report"
-    sets = tuple(MNIST(find_split(split, small)) for split in ("train", "test"))
-    report.train_and_record(folder, settings, sets)
-    other = write_data(tmp_path / "other", train=110, test=30)
-    process = start(*QUICK, data=other, program="report", code=1)
-    assert_one_line(process, f"{settings.name}.json: belongs to other images", "--results-dir")
 
 
 def test_after_a_restart_by_torchrun_no_run_is_left_out(monkeypatch):
@@ -303,22 +320,16 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(
     sets, results, monkeypatch, tmp_path, without_plots
 ):
     settings = planned("lenet5+augment", 5, results)
-    train, epochs = main.train, []
-
-    def counted(*arguments):
-        epochs.append(len(epochs))
-        if len(epochs) == 4:
-            raise KeyboardInterrupt
-        return train(*arguments)
-
-    monkeypatch.setattr(main, "train", counted)
-    with pytest.raises(KeyboardInterrupt):
-        report.train_and_record(results, settings, sets)
+    with monkeypatch.context() as patch:
+        in_epoch(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            report.train_and_record(results, settings, sets)
     data = report.fingerprints(sets, [("", settings)])
     assert find_record(results, settings, data) is None
+    kept = metrics_of(results, settings.name)["history"]
     record = report.train_and_record(results, settings, sets)
     assert find_record(results, settings, data)["history"] == record["history"]
-    assert len(epochs) == 4 + 2  # the fourth, which was stopped, again, and the fifth
+    assert record["history"][:3] == kept  # their seconds, too: not trained again
 
     settings.results_dir = tmp_path / "elsewhere"
     whole = report.train_and_record(results, settings, sets)
@@ -327,14 +338,10 @@ def test_a_run_that_was_stopped_loses_at_most_an_epoch(
     assert record["misclassified"] == whole["misclassified"]
 
 
-def test_the_network_is_saved_before_its_run_counts_as_finished(
-    sets, results, monkeypatch, without_plots
-):
-    def stopped(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(report, "write_record", stopped)
-    with pytest.raises(KeyboardInterrupt):
+def test_the_network_is_saved_before_its_run_counts_as_finished(sets, results, without_plots):
+    results.mkdir()
+    (results / "runs").touch()  # in the place of the records' folder
+    with pytest.raises(OSError, match="runs"):
         report.train_and_record(results, planned(RECIPE_ROW, 1, results), sets, results / "x.pt")
     load_model(results / "x.pt")
 

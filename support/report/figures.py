@@ -14,7 +14,7 @@ from dataset import MNIST, SIZE, augment, normalize
 from model import LeNet5
 from support import plots
 from support.plots import History
-from support.report.plan import FRESH, FRESH_TITLES, TECHNIQUE_TITLES
+from support.report.plan import FRESH, FRESH_ROWS, TECHNIQUES
 from support.report.records import Records, confusions
 
 GRAY = "0.6"  # of secondary elements
@@ -29,17 +29,17 @@ def draw_report(
         effects: of the ablation.
         model: the network whose layers are shown.
     """
-    fresh_runs = {row: records[f"{FRESH}{row}"] for row in FRESH_TITLES}
-    runs = {row: [record["history"] for record in fresh_runs[row]] for row in FRESH_TITLES}
+    fresh_runs = {row: records[f"{FRESH}{row}"] for row in FRESH_ROWS}
+    runs = {row: [record["history"] for record in fresh_runs[row]] for row in FRESH_ROWS}
 
     def titled(*rows: str) -> dict[str, list[History]]:
-        return {FRESH_TITLES[row]: runs[row] for row in rows}
+        return {FRESH_ROWS[row].title: runs[row] for row in rows}
 
     means = f"mean ± SD of {len(fresh_runs['lenet5'])} seeds"
-    errors = {FRESH_TITLES[row]: confusions(fresh_runs[row]) for row in ("lenet5", "mlp")}
+    errors = {FRESH_ROWS[row].title: confusions(fresh_runs[row]) for row in ("lenet5", "mlp")}
     firsts = [int((trn_set.labels == digit).nonzero()[0]) for digit in (2, 3, 4, 7, 8)]
     return {
-        "accuracy": draw_accuracy(f"Test accuracy by epoch: {means}", titled(*FRESH_TITLES)),
+        "accuracy": draw_accuracy(f"Test accuracy by epoch: {means}", titled(*FRESH_ROWS)),
         "curves": plots.draw_curves(
             f"LeNet-5 and the MLP: {means}", titled("lenet5", "mlp"), "test"
         ),
@@ -103,7 +103,7 @@ def draw_ablation(effects: list[dict], seeds: int) -> Figure:
     ax.plot([], [], ".", color=GRAY, label=f"one of {seeds} seeds")
     ax.plot([], [], "o", color=GRAY, markerfacecolor="white", label="interval includes 0")
     ax.axvline(0, color="black", linewidth=0.8)
-    titles = [TECHNIQUE_TITLES[name].replace(" ", "\n", 1) for name in places]
+    titles = [TECHNIQUES[name].title.replace(" ", "\n", 1) for name in places]
     ax.set_yticks(list(places.values()), titles)
     ax.set_xlabel(f"percentage points, 95% intervals for all {len(effects)} at once")
     ax.grid(axis="x", alpha=0.3)

@@ -16,24 +16,25 @@ from support.settings import RECIPE, Settings
 Options = dict[str, Any]  # those settings that are not at main.py's defaults
 Plan = list[tuple[str, Settings]]  # of each run: the row of its table, its settings
 
+
+class Row(NamedTuple):
+    """A row of the tables: its title, and what its runs are trained with."""
+
+    title: str
+    options: Options
+
+
 # --- the questions ----------------------------------------------------------------------------
 
 FRESH_SEEDS = range(10, 30)
 FRESH = "fresh "  # before the names of their rows
 # All rows of a seed are trained on the same kind of processor, which the records name.
-FRESH_ROWS: dict[str, Options] = {
-    "mlp": {"model": "mlp"},
-    "lenet5": {},
-    "lenet5-long": {"epochs": 100},
-    "recipe": RECIPE,
-    "mlp-recipe": {"model": "mlp"} | RECIPE,
-}
-FRESH_TITLES = {
-    "mlp": "MLP",
-    "mlp-recipe": "MLP, regularized",
-    "lenet5": "LeNet-5",
-    "lenet5-long": "LeNet-5, trained longer",
-    "recipe": "LeNet-5, regularized",
+FRESH_ROWS = {
+    "mlp": Row("MLP", {"model": "mlp"}),
+    "mlp-recipe": Row("MLP, regularized", {"model": "mlp"} | RECIPE),
+    "lenet5": Row("LeNet-5", {}),
+    "lenet5-long": Row("LeNet-5, trained longer", {"epochs": 100}),
+    "recipe": Row("LeNet-5, regularized", RECIPE),
 }
 
 
@@ -66,53 +67,42 @@ KNOWN_ACCURACY, KNOWN_MARGIN = 99.05, 0.1  # percent: LeCun et al. 1998, LeNet-5
 
 SEEDS = 10  # of each row: 0, 1, ...
 # What each technique of the ablation adds to the default settings.
-TECHNIQUES: dict[str, Options] = {
-    "augment": {"augment": "deform"},
-    "dropout": {"dropout": 0.2},
-    "weight-decay": {"weight_decay": 5e-4},
-    "label-smoothing": {"label_smoothing": 0.05},
-    "ema": {"ema": 0.999},
-}
-TECHNIQUE_TITLES = {
-    "augment": "augmentation",
-    "dropout": "dropout",
-    "weight-decay": "weight decay",
-    "label-smoothing": "label smoothing",
-    "ema": "averaged weights (EMA)",
+TECHNIQUES = {
+    "augment": Row("augmentation", {"augment": "deform"}),
+    "dropout": Row("dropout", {"dropout": 0.2}),
+    "weight-decay": Row("weight decay", {"weight_decay": 5e-4}),
+    "label-smoothing": Row("label smoothing", {"label_smoothing": 0.05}),
+    "ema": Row("averaged weights (EMA)", {"ema": 0.999}),
 }
 
 
 def all_but(left_out: str | None) -> Options:
     """Return the settings of all techniques but this one."""
-    kept = [options for name, options in TECHNIQUES.items() if name != left_out]
+    kept = [technique.options for name, technique in TECHNIQUES.items() if name != left_out]
     return functools.reduce(operator.or_, kept)
 
 
 # The rows of the ablation: in their names, + adds a technique, and - leaves it out.
-ROWS: dict[str, Options] = {
-    "lenet5": {},
-    **{f"lenet5+{name}": options for name, options in TECHNIQUES.items()},
-    "lenet5+all": all_but(None),
-    **{f"lenet5+all-{name}": all_but(name) for name in TECHNIQUES},
-}
-ROW_TITLES = {
-    "lenet5": "LeNet-5, plain",
-    **{f"lenet5+{name}": f"with {title}" for name, title in TECHNIQUE_TITLES.items()},
-    "lenet5+all": "all five",
-    **{f"lenet5+all-{name}": f"all but {title}" for name, title in TECHNIQUE_TITLES.items()},
+ROWS = {
+    "lenet5": Row("LeNet-5, plain", {}),
+    **{
+        f"lenet5+{name}": Row(f"with {technique.title}", technique.options)
+        for name, technique in TECHNIQUES.items()
+    },
+    "lenet5+all": Row("all five", all_but(None)),
+    **{
+        f"lenet5+all-{name}": Row(f"all but {technique.title}", all_but(name))
+        for name, technique in TECHNIQUES.items()
+    },
 }
 
 # The recipe, --regularize, and the recipe without one of its parts.
 RECIPE_ROW = "recipe"
-RECIPE_WITHOUT: dict[str, Options] = {
-    "recipe-augment": RECIPE | {"augment": None, "no_aug_epochs": 0},
-    "recipe-weight-decay": RECIPE | {"weight_decay": 0.0},
-    "recipe-all-augmented": RECIPE | {"no_aug_epochs": 0},
-}
-PART_TITLES = {
-    "recipe-augment": "without augmentation",
-    "recipe-weight-decay": "without weight decay",
-    "recipe-all-augmented": "augmented in the last epochs, too",
+RECIPE_ROWS = {
+    RECIPE_ROW: Row("the recipe", RECIPE),
+    "recipe-augment": Row("without augmentation", RECIPE | {"augment": None, "no_aug_epochs": 0}),
+    "recipe-weight-decay": Row("without weight decay", RECIPE | {"weight_decay": 0.0}),
+    "recipe-all-augmented": Row("augmented in the last epochs, too", RECIPE | {"no_aug_epochs": 0}),
 }
 
 # The peak learning rate, the same grid for both networks, on images held out of the training set.
@@ -128,7 +118,9 @@ LR_CHOICES: dict[str, Options] = {
 
 # How --regularize was chosen, on the same images: what was added to the default settings. From a
 # first guess, one change at a time; then with as many epochs as the recipe.
-AUGMENT, WEIGHT_DECAY, EMA = (TECHNIQUES[name] for name in ("augment", "weight-decay", "ema"))
+AUGMENT, WEIGHT_DECAY, EMA = (
+    TECHNIQUES[name].options for name in ("augment", "weight-decay", "ema")
+)
 FIRST_GUESS = AUGMENT | WEIGHT_DECAY | EMA
 CHOICES: dict[str, Options] = {
     "validation": FIRST_GUESS,
@@ -171,11 +163,11 @@ def planned_runs(
             held_out = options | {"validation": HELD_OUT}
             planned += [(row, held_out, seed) for seed in range(CHOICE_SEEDS)]
     for seed in range(seeds):
-        planned += [(row, options, seed) for row, options in ROWS.items()]
-    for row, options in ({RECIPE_ROW: RECIPE} | RECIPE_WITHOUT).items():
+        planned += [(row, options, seed) for row, (_, options) in ROWS.items()]
+    for row, (_, options) in RECIPE_ROWS.items():
         planned += [(row, options, seed) for seed in range(seeds)]
     for seed in fresh_seeds:
-        planned += [(f"{FRESH}{row}", options, seed) for row, options in FRESH_ROWS.items()]
+        planned += [(f"{FRESH}{row}", options, seed) for row, (_, options) in FRESH_ROWS.items()]
 
     runs = []
     for row, options, seed in planned:

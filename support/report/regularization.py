@@ -5,10 +5,9 @@ from support.report.plan import (
     CHOICES,
     HELD_OUT,
     LEARNING_RATES,
-    PART_TITLES,
     RECIPE_ROW,
-    RECIPE_WITHOUT,
-    ROW_TITLES,
+    RECIPE_ROWS,
+    ROWS,
     TECHNIQUES,
     Options,
 )
@@ -92,7 +91,7 @@ def ablation_table(records: Records, effects: list[dict]) -> str:
     it."""
     by_row = {effect["row"]: effect for effect in effects}
     rows = []
-    for row, title in ROW_TITLES.items():
+    for row, (title, _) in ROWS.items():
         _, *cells = row_cells(title, records[row], by_row.get(row))
         rows.append([title, spread(accuracies(records[row], "train")), *cells])
     titles = [
@@ -107,10 +106,11 @@ def recipe_table(records: Records) -> str:
     """What each part of the recipe adds to the others, at the recipe's length: three tests
     together."""
     recipe = records[RECIPE_ROW]
-    effects = tested_together([(recipe, records[row]) for row in RECIPE_WITHOUT])
-    rows = [row_cells("the recipe", recipe, None)]
-    for row, effect in zip(RECIPE_WITHOUT, effects, strict=True):
-        rows.append(row_cells(PART_TITLES[row], records[row], effect))
+    effects = tested_together([(recipe, records[row]) for row in RECIPE_ROWS if row != RECIPE_ROW])
+    rows = [
+        row_cells(title, records[row], effect)
+        for (row, (title, _)), effect in zip(RECIPE_ROWS.items(), [None, *effects], strict=True)
+    ]
     titles = [
         *(seeds_and_epochs(recipe), "test accuracy (%)", "test loss"),
         "the recipe minus this (points), 95% interval over seeds",

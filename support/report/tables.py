@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model import MODELS
-from support.report.plan import FRESH, FRESH_TITLES, KNOWN_ACCURACY, QUESTIONS, Question
+from support.report.plan import FRESH, FRESH_ROWS, KNOWN_ACCURACY, QUESTIONS, Question
 from support.report.records import (
     TEST_IMAGES,
     Records,
@@ -70,7 +70,7 @@ def fresh(records: Records, row: str) -> list[dict]:
 def headline_table(records: Records) -> str:
     """The networks on the fresh seeds, and the LeNet-5 of 1998."""
     rows = []
-    for row, title in FRESH_TITLES.items():
+    for row, (title, _) in FRESH_ROWS.items():
         runs = fresh(records, row)
         minutes = f"{np.median(minutes_of(runs)):.1f}"
         rows.append([title, f"{epochs_of(runs)}", minutes, spread(accuracies(runs))])
