@@ -154,35 +154,35 @@ def test_the_settings_shown_are_those_of_main():
 # the number's name in `quoted_numbers` in its place.
 SENTENCES = """
     standard deviation over {seeds} seeds
-    test loss falls to {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch},
-    then rises to {mlp_loss:.3f}, while
+    test loss rises from {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch} to {mlp_loss:.3f}, while
     LeNet-5, by {lenet5_minus_mlp_size:.2f} percentage points (over seeds: {lenet5_minus_mlp_range};
-    ours differs by {known_points} points (over test images: {known_range})
-    at worst it is {known_worst:.2f} worse
-    Yes, by {recipe_minus_lenet5_long_size:.2f} points (over seeds:
+    ours is {known_size:.2f} points higher (over test images: {known_range}), at worst
+    at worst {known_worst:.2f} lower
+    with weight decay adds {recipe_minus_lenet5_long_size:.2f} points (over seeds:
     over seeds: {recipe_minus_lenet5_long_range}) after the same 100
-    Alone, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
+    20 epochs, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
     and weight decay ({weight_decay:+.2f}) help
-    only augmentation is shown to ({augment_with_the_others:+.2f}).
-    plain LeNet-5: {mlp_recipe_accuracy:.2f}% and {lenet5_long_accuracy:.2f}%,
+    only augmentation is shown to help ({augment_with_the_others:+.2f}).
+    both after 100 epochs: {mlp_recipe_accuracy:.2f}% and {lenet5_long_accuracy:.2f}%,
     of {mlp_recipe_minus_lenet5_long_points} points (over seeds:
-    over seeds: {mlp_recipe_minus_lenet5_long_range}). That
-    over test images as well ({mlp_recipe_over_images}) it
+    over seeds: {mlp_recipe_minus_lenet5_long_range}; planned
+    less certain ({mlp_recipe_over_images}).
     means over {seeds} seeds:
     by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
     LeNet-5's test loss has risen to {lenet5_long_loss:.3f}
     LeNet-5 makes {lenet5_errors:.0f} errors in 10,000, the MLP {mlp_errors:.0f}**
     a difference of {lenet5_minus_mlp} points
-    after 3, 4, 5, 6, 7, 12, 13, 16 and {seeds}:
-    reads {lenet5_accuracy:.2f}% of MNIST's test digits correctly, and {recipe_accuracy:.2f}% with
+    after 3, 4, 5, 6, 7, 12, 13, 16 and {seeds} of
+    reads {lenet5_accuracy:.2f}% of MNIST's test digits correctly; regularized,
+    on one CPU core, {recipe_accuracy:.2f}%.
     published one**: {lenet5_accuracy:.2f}% against 99.05%
     augmentation adds {augment_interval} points
-    label smoothing {label_smoothing_interval} points, weight decay {weight_decay_interval}
-    used for no choice) it gains {recipe_minus_lenet5_long} points
+    label smoothing {label_smoothing_interval}, weight decay {weight_decay_interval}.
+    nothing was chosen) it gains {recipe_minus_lenet5_long} points
     without it: {recipe_errors:.0f} errors in 10,000 instead of {lenet5_long_errors:.0f}.
     from {lenet5_long_gap:.2f} to {recipe_gap:.2f} points
     no measurable gain: {lenet5_long_minus_lenet5} points
-    {hard_share} are on the same {hard_images} images
+    {hard_images} images cause {hard_share} of the
     seed 0, {shown_accuracy:.2f}% on the test set
 """
 
