@@ -154,27 +154,25 @@ def scale_accuracies(ax: "Axes", means: list[np.ndarray]) -> None:
 
 
 def write_values(ax: "Axes", means: list[np.ndarray], text_of: Callable[[float], str]) -> None:
-    """Write the last value of each curve at its end, none over another, and in the corner the
-    lowest value of those that come from below the axis."""
+    """Write the last value of each curve at its end, and below it, with an arrow, the lowest value
+    of those that come from below the axis; none over another."""
     bottom, points = ax.get_ylim()[0], 72 / ax.figure.dpi
+    values = []
+    for line, mean in zip(ax.lines, means, strict=True):
+        values.append((mean[-1], len(mean), line.get_color()))
+        if mean.min() < bottom <= mean[-1]:
+            values.append((mean.min(), len(mean), line.get_color()))
     free = dict.fromkeys(map(len, means), 0.0)  # by last epoch: from which height on, in points
-    below, lowest = [], []
-    for line, mean in sorted(zip(ax.lines, means, strict=True), key=lambda curve: curve[1][-1]):
-        epochs, last, color = len(mean), mean[-1], line.get_color()
-        end = epochs, max(last, bottom)
+    for value, epochs, color in sorted(values):
+        end = epochs, max(value, bottom)
         height = ax.transData.transform(end)[1] * points
         place = max(height, free[epochs])
         free[epochs] = place + 12
-        text = text_of(last) if last >= bottom else f"↓{text_of(last)}"
+        text = text_of(value) if value >= bottom else f"↓{text_of(value)}"
         shift = 8, place - height
         ax.annotate(
             text, end, shift, textcoords="offset points", va="center", color=color, fontsize=9
         )
-        if mean.min() < bottom <= last:
-            below.append(line)
-            lowest.append(f"lowest: {text_of(mean.min())}")
-    if below:
-        ax.legend(below, lowest, loc="best", fontsize=9, handlelength=0, framealpha=0.5)
 
 
 def plain_number(value: float) -> str:

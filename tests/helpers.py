@@ -190,10 +190,6 @@ def assert_one_line(process, *parts, code=1):
         assert part in lines[0]
 
 
-def legend_of(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
 def span_of(shade):
     """From where to where an axvspan reaches, which is no rectangle in matplotlib 3.8."""
     path = shade.get_patch_transform().transform_path(shade.get_path())

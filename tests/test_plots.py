@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import legend_of, make_runs, span_of
+from helpers import make_runs, span_of
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -67,7 +67,7 @@ def test_the_four_panels_show_each_number_of_a_run_by_epoch_and_the_last_at_its_
         assert curve_of(panels[title]) == [
             pytest.approx([epoch, value]) for epoch, value in enumerate(values, start=1)
         ]
-        [end] = panels[title].texts
+        end = panels[title].texts[-1]
         assert (end.get_text(), end.xy) == (last, pytest.approx((3, values[-1])))
 
 
@@ -115,10 +115,12 @@ def test_accuracy_starts_where_later_epochs_can_be_told_apart_and_says_what_it_c
     bottom, top = panels["test accuracy"].get_ylim()
     assert 96 < bottom < 97  # training accuracy is 97% in the third epoch
     assert 100 < top < 101
-    assert legend_of(panels["test accuracy"]) == ["lowest: 11.40"]
+    lowest, last = panels["test accuracy"].texts
+    assert (lowest.get_text(), lowest.xy) == ("↓11.40", (6, bottom))
+    assert last.get_text() == "99.20"
     panels = panels_of(draw_run("lenet5", history[:2], "test", 20))
     assert panels["test accuracy"].get_ylim()[0] < 2
-    assert panels["test accuracy"].get_legend() is None  # nothing is below
+    assert [text.get_text() for text in panels["test accuracy"].texts] == ["97.80"]
 
 
 def test_a_run_that_diverges_is_seen_to_the_end():
