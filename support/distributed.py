@@ -30,7 +30,12 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cuda":
-        check_gpus(int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
+        processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if processes > gpus:  # NCCL demands one for each
+            raise RunError(
+                f"{processes} processes cannot share {gpus} GPU{'s' if gpus > 1 else ''} in one "
+                f"run; use --nproc-per-node {gpus}, or --device cpu"
+            )
         torch.cuda.set_device(device)  # what speaks of "the" GPU then means this process's
     try:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -62,15 +67,6 @@ def process_group(device: torch.device) -> Iterator[None]:
         # before they have is aborted ("terminate called"): give them a moment.
         time.sleep(0.1)
         distributed.destroy_process_group()
-
-
-def check_gpus(processes: int, gpus: int) -> None:
-    """Raise RunError unless each process of a run has a GPU of its own, as NCCL demands."""
-    if processes > gpus:
-        raise RunError(
-            f"{processes} processes cannot share {gpus} GPU{'s' if gpus > 1 else ''} in one run; "
-            f"use --nproc-per-node {gpus}, or --device cpu"
-        )
 
 
 def is_main_process() -> bool:

@@ -73,7 +73,9 @@ class RunFiles:
             yield
             return
         for path in self.paths:
-            prepare_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK):
+                raise RunError(f"{path.parent}: is not writable; choose another --results-dir")
         lock = self.checkpoint.with_suffix(".lock")
         for path in (lock, *self.paths):
             if path.exists() and not path.is_file():  # opening a pipe would block
@@ -229,14 +231,3 @@ def is_whole(history: list[dict], epochs: int, watched: str) -> bool:
         for entry in history
         for name in (*names, "seconds", "lr")
     )
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make a folder for results.
-
-    Raises:
-        RunError: nothing could be written there later.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise RunError(f"{folder}: is not writable; choose another --results-dir")
