@@ -106,7 +106,7 @@ def models_table(records: Records) -> str:
                 "test accuracy (%)": spread(accuracies(runs)),
                 "training accuracy of the final network (%)": spread(accuracies(runs, "train")),
                 "test loss": spread(final_values(runs, "loss"), 3),
-                "misread by this network only (mean)": f"{alone.mean():.0f}",
+                "images that only it misreads (mean)": f"{alone.mean():.0f}",
                 "multiply-adds per image": f"{count_multiply_adds(MODELS[name]()):,}",
             }
         )
