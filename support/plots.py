@@ -153,14 +153,16 @@ def scale_accuracies(ax: "Axes", means: list[np.ndarray]) -> None:
     ax.set_ylim(100 - 1.2 * span, 100 + 0.05 * span)
 
 
-def write_values(ax: "Axes", means: list[np.ndarray], text_of: Callable[[float], str]) -> None:
-    """Write the last value of each curve at its end, and below it, with an arrow, the lowest value
-    of those that come from below the axis; none over another."""
+def write_values(
+    ax: "Axes", means: list[np.ndarray], text_of: Callable[[float], str], lowest: bool = True
+) -> None:
+    """Write the last value of each curve at its end, and, with `lowest`, below it, with an arrow,
+    the lowest value of those that come from below the axis; none over another."""
     bottom, points = ax.get_ylim()[0], 72 / ax.figure.dpi
     values = []
     for line, mean in zip(ax.lines, means, strict=True):
         values.append((mean[-1], len(mean), line.get_color()))
-        if mean.min() < bottom <= mean[-1]:
+        if lowest and mean.min() < bottom <= mean[-1]:
             values.append((mean.min(), len(mean), line.get_color()))
     free = dict.fromkeys(map(len, means), 0.0)  # by last epoch: from which height on, in points
     for value, epochs, color in sorted(values):

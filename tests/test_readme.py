@@ -159,13 +159,13 @@ SENTENCES = """
     ours is {known_size:.2f} points higher (over test images: {known_range}).
     with weight decay adds {recipe_minus_lenet5_long_size:.2f} points (over seeds:
     over seeds: {recipe_minus_lenet5_long_range}) after the same 100
-    20 epochs, augmentation ({augment:+.2f}), label smoothing ({label_smoothing:+.2f})
-    and weight decay ({weight_decay:+.2f}) help
-    only augmentation is shown to help ({augment_with_the_others:+.2f}).
+    augmentation adds {augment:.2f} points, label smoothing {label_smoothing:.2f} and
+    and weight decay {weight_decay:.2f}; added
+    is shown to help ({augment_with_the_others:.2f}).
     both after 100 epochs: {mlp_recipe_accuracy:.2f}% and {lenet5_long_accuracy:.2f}%,
     of {mlp_recipe_minus_lenet5_long_points} points (over seeds:
-    over seeds: {mlp_recipe_minus_lenet5_long_range}). For
-    less certain ({mlp_recipe_over_images}).
+    over seeds: {mlp_recipe_minus_lenet5_long_range}). We had
+    undecided ({mlp_recipe_over_images}).
     means over {seeds} seeds:
     by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
     LeNet-5's test loss has risen to {lenet5_long_loss:.3f}

@@ -69,7 +69,7 @@ def draw_accuracy(title: str, runs: dict[str, list[History]]) -> Figure:
     ax.margins(x=0.02)
     means = plots.draw_means(ax, runs, "test_accuracy")
     plots.scale_accuracies(ax, means)
-    plots.write_values(ax, means, "{:.2f}".format)
+    plots.write_values(ax, means, "{:.2f}".format, lowest=False)
     ax.set(xlabel="epoch", ylabel=f"test accuracy (%; axis starts at {ax.get_ylim()[0]:.1f})")
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize=9)
