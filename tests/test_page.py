@@ -410,6 +410,16 @@ def test_a_drawing_is_seen_as_main_predict_sees_it(drawings, tmp_path):
     assert share <= DIFFERING
 
 
+@pytest.mark.slow
+def test_a_digit_drawn_as_an_outline_is_filled_as_main_predict_fills_it(page, tmp_path):
+    seven = [(0, 0), (1, 0), (0.6, 1), (0.25, 1), (0.6, 0.25), (0, 0.25), (0, 0)]
+    draw(page, [[0.15, 0.1] + np.array(seven) * [0.6, 0.8]])
+    assert answer(page) == "7"
+    canvas_image(page).save(tmp_path / "drawn.png")
+    expected = read_digit(tmp_path / "drawn.png")[0].numpy()
+    assert np.mean(np.abs(pixels_seen(page).astype(int) - expected) > 1) <= DIFFERING
+
+
 # --- its use ----------------------------------------------------------------------------------
 
 

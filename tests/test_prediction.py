@@ -451,6 +451,26 @@ def test_a_thin_pen_is_read_as_a_thick_one(tmp_path):
         assert difference(seen(tmp_path / "thin.png"), seen(tmp_path / "thick.png")) < 6
 
 
+@pytest.mark.parametrize(
+    ("shape", "width", "filled"),
+    [("seven", 4, True), ("seven", 24, False), ("round loop", 4, False), ("flat loop", 4, False)],
+)
+def test_a_digit_drawn_as_an_outline_is_seen_as_a_solid_one(tmp_path, shape, width, filled):
+    """A loop is not filled: it is round, or flatter than its line is wide."""
+    points = {
+        "seven": [(50, 50), (190, 50), (120, 250), (80, 250), (130, 100), (50, 100)],
+        "round loop": [(60, 60), (180, 60), (180, 240), (60, 240)],
+        "flat loop": [(100, 50), (107, 50), (107, 250), (100, 250)],
+    }[shape]
+    for name, fill in (("outline", "white"), ("solid", "black")):
+        image = Image.new("L", (240, 300), "white")
+        ImageDraw.Draw(image).polygon(points, fill)
+        ImageDraw.Draw(image).line([*points, *points[:2]], "black", width, "curve")
+        image.save(tmp_path / f"{name}.png")
+    apart = difference(seen(tmp_path / "outline.png"), seen(tmp_path / "solid.png"))
+    assert (apart < 3) == filled
+
+
 def test_ink_in_mnists_form_is_averaged_scaled_and_centered():
     rng = np.random.default_rng(0)
     ink = np.zeros((90, 70), np.float32)
@@ -632,7 +652,8 @@ def test_every_kind_of_photograph_is_read_and_errors_are_warned_of(
     assert {kind for kind in share if share[kind] < bars[kind]} == set()
     assert np.mean([share[kind] for kind in GOOD]) >= 0.97
     silent = {kind: (~right & ~warned).sum() for kind, (right, warned) in results.items()}
-    # With other pens than MNIST's one of 30 is not reached: table edges and outlines had 3 (2026).
+    # With other pens than MNIST's one of 30 is not reached: at table edges 3 are silently wrong, so
+    # redrawn that a person could not read them (2026).
     assert {kind for kind in silent if silent[kind] > (3 if pens else 1)} == set()
     right, warned = (np.concatenate(values) for values in zip(*results.values(), strict=True))
     assert (~right & ~warned).mean() <= 0.02
