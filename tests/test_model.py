@@ -68,6 +68,12 @@ def test_dropout_acts_after_each_hidden_fully_connected_layer_in_training(networ
     assert not torch.allclose(logits[0], model(images))
 
 
+@pytest.mark.parametrize("network", [LeNet5, CustomMLP])
+def test_nothing_is_dropped_unless_it_is_asked_for(network):
+    model, images = network().train(), torch.randn(20, 1, 28, 28)
+    assert torch.equal(model(images), model(images))
+
+
 LENET5 = {"conv1": 156, "conv2": 2_416, "fc1": 48_120, "fc2": 10_164, "fc3": 850}
 MLP = {"fc1": 50_240, "fc2": 4_160, "fc3": 4_160, "fc4": 3_120, "fc5": 490}
 
