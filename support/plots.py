@@ -79,7 +79,7 @@ def draw_curves(
     """
     figure = new_figure(4.6, title)
     figure.set_layout_engine("none")  # finding margins takes longer than drawing
-    place = {"left": 0.12, "right": 0.89, "top": 0.86, "wspace": 0.54, "hspace": 0.25}
+    place = {"left": 0.12, "right": 0.86, "top": 0.86, "wspace": 0.54, "hspace": 0.25}
     place["bottom"] = 0.17 if len(runs) > 1 else 0.1  # with a legend below, or without
     panels = figure.subplots(2, 2, sharex=True, sharey="row", gridspec_kw=place)
     last = max(len(history) for histories in runs.values() for history in histories)
@@ -156,21 +156,21 @@ def scale_accuracies(ax: "Axes", means: list[np.ndarray]) -> None:
 def write_values(
     ax: "Axes", means: list[np.ndarray], text_of: Callable[[float], str], lowest: bool = True
 ) -> None:
-    """Write the last value of each curve at its end, and, with `lowest`, below it, with an arrow,
-    the lowest value of those that come from below the axis; none over another."""
+    """Write the last value of each curve at its end, with an arrow if it is below the axis, and,
+    with `lowest`, the lowest value of those that come from below; none over another."""
     bottom, points = ax.get_ylim()[0], 72 / ax.figure.dpi
-    values = []
+    values = []  # each with its text, the last epoch, and the color
     for line, mean in zip(ax.lines, means, strict=True):
-        values.append((mean[-1], len(mean), line.get_color()))
-        if lowest and mean.min() < bottom <= mean[-1]:
-            values.append((mean.min(), len(mean), line.get_color()))
+        last, epochs, color = mean[-1], len(mean), line.get_color()
+        values.append((last, f"{'↓' if last < bottom else ''}{text_of(last)}", epochs, color))
+        if lowest and mean.min() < bottom <= last:
+            values.append((mean.min(), f"min {text_of(mean.min())}", epochs, color))
     free = dict.fromkeys(map(len, means), 0.0)  # by last epoch: from which height on, in points
-    for value, epochs, color in sorted(values):
+    for value, text, epochs, color in sorted(values):
         end = epochs, max(value, bottom)
         height = ax.transData.transform(end)[1] * points
         place = max(height, free[epochs])
         free[epochs] = place + 12
-        text = text_of(value) if value >= bottom else f"↓{text_of(value)}"
         shift = 8, place - height
         ax.annotate(
             text, end, shift, textcoords="offset points", va="center", color=color, fontsize=9

@@ -116,7 +116,7 @@ def test_accuracy_starts_where_later_epochs_can_be_told_apart_and_says_what_it_c
     assert 96 < bottom < 97  # training accuracy is 97% in the third epoch
     assert 100 < top < 101
     lowest, last = panels["test accuracy"].texts
-    assert (lowest.get_text(), lowest.xy) == ("↓11.40", (6, bottom))
+    assert (lowest.get_text(), lowest.xy) == ("min 11.40", (6, bottom))
     assert last.get_text() == "99.20"
     panels = panels_of(draw_run("lenet5", history[:2], "test", 20))
     assert panels["test accuracy"].get_ylim()[0] < 2
