@@ -97,7 +97,7 @@ def draw_curves(
                 first = last - no_aug_epochs + 0.5
                 ax.axvspan(first, last + edge, color="gold", alpha=0.3, label="not augmented")
         if quantity == "loss":
-            scale_losses(panels[row, 0], *means)
+            scale_losses(panels[row, 0], [*means[0], *means[1]])
         else:
             scale_accuracies(panels[row, 0], [*means[0], *means[1]])
         for ax, curves in zip(panels[row], means, strict=True):
@@ -130,13 +130,12 @@ def draw_means(ax: "Axes", runs: dict[str, list[History]], quantity: str) -> lis
     return means
 
 
-def scale_losses(ax: "Axes", training: list[np.ndarray], watched: list[np.ndarray]) -> None:
-    """Make the axis of losses logarithmic. It ends at a tenth of the lowest loss that is watched:
-    below it, training losses would leave it no room."""
+def scale_losses(ax: "Axes", means: list[np.ndarray]) -> None:
+    """Make the axis of losses logarithmic, down to the lowest one, or to LOWEST_LOSS."""
     from matplotlib.ticker import LogLocator
 
-    losses = np.concatenate([*training, *watched])
-    low = max(losses.min(), np.concatenate(watched).min() / 10, LOWEST_LOSS)
+    losses = np.concatenate(means)
+    low = max(losses.min(), LOWEST_LOSS)
     high = max(losses.max(), low)
     ax.set_ylim(low / 1.3, high * 1.3)
     ax.set_yscale("log")

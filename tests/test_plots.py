@@ -133,12 +133,12 @@ def test_a_run_that_diverges_is_seen_to_the_end():
     assert panels["training loss"].texts[0].get_text() == "1100"
 
 
-def test_losses_far_below_those_watched_leave_the_axis_and_their_end_says_so():
+def test_losses_below_1e_4_leave_the_axis_and_their_end_says_so():
     history = make_history(0.4, 0.1)
     history[1] |= {"train_loss": 0.0000312, "test_loss": 0.2}
     panels = panels_of(draw_run("lenet5", history, "test", 2))
     low, high = panels["test loss"].get_ylim()
-    assert 0.01 < low < 0.02
+    assert 0.00005 < low < 0.0001
     assert 0.9 < high < 2
     [end] = panels["training loss"].texts
     assert (end.get_text(), end.xy[1]) == ("↓0.000031", low)

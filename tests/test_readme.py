@@ -156,7 +156,7 @@ SENTENCES = """
     standard deviation over {seeds} seeds
     test loss rises from {mlp_lowest_loss:.3f} in epoch {mlp_lowest_epoch} to {mlp_loss:.3f}, while
     LeNet-5, by {lenet5_minus_mlp_size:.2f} percentage points (over seeds: {lenet5_minus_mlp_range};
-    a difference of {known_points} points (over test images: {known_range}), above
+    a difference of {known_points} points (over test images: {known_range}), all
     ours is {known_size:.2f} points higher (over test images: {known_range}).
     with weight decay adds {recipe_minus_lenet5_long_size:.2f} points (over seeds:
     over seeds: {recipe_minus_lenet5_long_range}) after the same 100
@@ -166,7 +166,7 @@ SENTENCES = """
     both after 100 epochs: {mlp_recipe_accuracy:.2f}% and {lenet5_long_accuracy:.2f}%,
     of {mlp_recipe_minus_lenet5_long_points} points (over seeds:
     over seeds: {mlp_recipe_minus_lenet5_long_range}). We had
-    undecided ({mlp_recipe_over_images}).
+    vary, too ({mlp_recipe_over_images}), it
     means over {seeds} seeds:
     by {lenet5_gap:.2f} points for LeNet-5 and {mlp_gap:.2f} for the MLP
     LeNet-5's test loss has risen to {lenet5_long_loss:.3f}
@@ -178,7 +178,7 @@ SENTENCES = """
     published one**: {lenet5_accuracy:.2f}% against 99.05%
     augmentation adds {augment_interval} points
     label smoothing {label_smoothing_interval}, weight decay {weight_decay_interval}.
-    was chosen) it gains {recipe_minus_lenet5_long} points
+    was chosen. There it gains {recipe_minus_lenet5_long} points
     without it: {recipe_errors:.0f} errors in 10,000 instead of {lenet5_long_errors:.0f}.
     from {lenet5_long_gap:.2f} to {recipe_gap:.2f} points
     no measurable gain: {lenet5_long_minus_lenet5} points
