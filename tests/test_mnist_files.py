@@ -80,7 +80,7 @@ def test_what_a_mac_adds_is_no_image(tmp_path, folder, digits):
     companions = {"train/._00000_0.png": b"Mac OS X", "._train": b"", "train\\.DS_Store": b"Bud1"}
     assert_reads(write_tar(tmp_path / "mac.tar", {**companions, **members}), digits)
     (folder / "._00000_0.png").write_bytes(b"Mac OS X")
-    assert len(read_split(folder)[1]) == 25
+    assert_reads(folder, digits)
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
@@ -119,7 +119,7 @@ BAD_IMAGES = {
     "color": (to_png(np.stack([IMAGE] * 3, axis=-1)), "is not 8-bit grayscale"),
     "16 bit": (to_png(IMAGE.astype(np.uint16) * 256), "is not 8-bit grayscale"),
     "1 bit": (to_png(IMAGE > 127), "is not 8-bit grayscale"),
-    "two headers": (PNG[:33] + header(99, 99, 8, 0)[8:], "is damaged"),
+    "two headers": (PNG[:33] + header(28, 27, 8, 0)[8:], "is damaged"),
     "pixels missing": (png_of(zlib.compress(bytes(811))), "is damaged"),
     "pixels not packed": (png_of(bytes(812)), "is damaged"),
     "unknown filter": (png_of(zlib.compress(b"\5" * 812)), "is damaged"),
@@ -152,9 +152,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
 def test_what_is_no_file_in_a_folder_is_refused_with_how_to_name_images(folder, make):
     make(folder / "7")
-    with pytest.raises(
-        DataError, match=rf"^{folder}/7: is not a file; .*{{number}}_{{label}}\.png"
-    ):
+    with pytest.raises(DataError, match=r"7: is not a file; .*{number}_{label}\.png"):
         read_split(folder)
 
 
@@ -475,7 +473,6 @@ BODIES = st.one_of(
     ),
 )
 PLACES = st.sampled_from([8, 33, len(PNG) - 12, len(PNG)])
-
 
 DAMAGED_PNGS = {
     "mutated": mutations(PNG),
