@@ -116,16 +116,13 @@ def test_a_plain_dataloader_gives_every_sample_with_workers_or_without(tar, work
     )
 
 
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
 def test_data_loader_gives_each_sample_once_in_an_order_that_its_generator_alone_decides(tar):
     trn_set = MNIST(tar)
     trn_set.labels = torch.arange(25)  # so that a label tells which sample it is
 
     def orders(seed):
-        loader = data_loader(trn_set, 10, shuffle=True, generator=seeded(seed))
+        generator = torch.Generator().manual_seed(seed)
+        loader = data_loader(trn_set, 10, shuffle=True, generator=generator)
         assert [len(labels) for _, labels in loader] == [10, 10, 5]
         assert len(loader) == 3
         return [torch.cat([labels for _, labels in loader]).tolist() for _ in range(2)]
