@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 EVERYTHING = [
     *("--threads", 1, "--batch-size", 32, "--lr", 0.05, "--schedule", "onecycle"),
     *("--augment", "--no-aug-epochs", 2, "--dropout", 0.2, "--weight-decay", 0.001),
-    *("--label-smoothing", 0.1, "--ema", 0.95),
+    *("--label-smoothing", 0.1, "--ema", 0.95, "--epochs", 5),
 ]
-PLAIN = ["--batch-size", 32, "--schedule", "constant"]
+PLAIN = ["--batch-size", 32, "--schedule", "constant", "--epochs", 2]
 
 
 @pytest.fixture(scope="module")
@@ -67,31 +67,39 @@ def assert_same(left, right):
 # --- stopped and resumed ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("optimizer", "epochs"), [("sgd", [2, 4, 5]), ("muon", [3])])
-def test_an_interrupted_run_resumes_after_any_epoch_to_the_same_bits(
-    start, tmp_path, monkeypatch, optimizer, epochs
-):
-    arguments = [*EVERYTHING, "--epochs", 5, "--optimizer", optimizer]
-    start(*arguments, results=tmp_path / "whole")
-    for epoch in epochs:
-        results = tmp_path / f"stopped{epoch}"
-        with monkeypatch.context() as patch:
-            in_epoch(patch, epoch, lambda: signal.raise_signal(signal.SIGTERM))
-            process = start(*arguments, results=results, code=143)
-        [line] = process.stderr.splitlines()
-        assert "--resume" in line
-        assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == epoch - 1
-        assert os.listdir(results / "checkpoints") == ["lenet5.pt"]
-        start(*arguments, "--resume", results=results)
+@pytest.fixture
+def resume(start, tmp_path, results):
+    """Resumes a run, and checks that it ends as one that never was stopped."""
+
+    def resume(*arguments):
+        start(*arguments, "--resume")
+        start(*arguments, results=tmp_path / "whole")
         assert_same(state_of(results), state_of(tmp_path / "whole"))
+        assert os.listdir(results / "checkpoints") == ["lenet5.pt"]
+        assert not list(results.rglob("*.part"))
+
+    return resume
 
 
-def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(start, tmp_path):
+@pytest.mark.parametrize(("optimizer", "epoch"), [("sgd", 2), ("sgd", 4), ("sgd", 5), ("muon", 3)])
+def test_an_interrupted_run_resumes_after_any_epoch_to_the_same_bits(
+    start, resume, results, monkeypatch, optimizer, epoch
+):
+    arguments = [*EVERYTHING, "--optimizer", optimizer]
+    with monkeypatch.context() as patch:
+        in_epoch(patch, epoch, lambda: signal.raise_signal(signal.SIGTERM))
+        process = start(*arguments, code=143)
+    [line] = process.stderr.splitlines()
+    assert "--resume" in line
+    assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == epoch - 1
+    assert os.listdir(results / "checkpoints") == ["lenet5.pt"]
+    resume(*arguments)
+
+
+def test_more_epochs_with_a_constant_schedule_are_as_if_asked_for_at_once(start, resume):
     arguments = [*PLAIN, "--ema", 0.9, "--augment"]
-    for epochs in (2, 5):
-        start(*arguments, "--epochs", epochs, "--resume", results=tmp_path / "raised")
-    start(*arguments, "--epochs", 5, results=tmp_path / "whole")
-    assert_same(state_of(tmp_path / "raised"), state_of(tmp_path / "whole"))
+    start(*arguments)
+    resume(*arguments, "--epochs", 5)
 
 
 def test_a_finished_run_stays_as_it_is_and_its_network_is_ready_to_be_used(data_dir, results):
@@ -106,10 +114,10 @@ def test_a_finished_run_stays_as_it_is_and_its_network_is_ready_to_be_used(data_
 
 
 def test_resuming_before_there_is_a_checkpoint_starts_from_the_beginning(start, results):
-    process = start(*PLAIN, "--epochs", 1, "--resume")
+    process = start(*PLAIN, "--resume")
     checkpoint = results / "checkpoints/lenet5.pt"
     assert process.stdout.startswith(f"{checkpoint}: does not exist yet; ")
-    assert load_checkpoint(checkpoint)["epoch"] == 1
+    assert load_checkpoint(checkpoint)["epoch"] == 2
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_resuming_before_there_is_a_checkpoint_starts_from_the_beginning(start, 
     [("checkpoints/lenet5.pt", 4), ("metrics/lenet5.json", 5), ("plots/lenet5.png", 5)],
 )
 def test_resuming_completes_a_run_that_died_before_a_file_of_its_last_epoch_was_there(
-    start, tmp_path, results, monkeypatch, file, done
+    start, resume, results, monkeypatch, file, done
 ):
     """The checkpoint comes first: from it, the others are brought up to date."""
     replace, written = os.replace, []
@@ -128,14 +136,11 @@ def test_resuming_completes_a_run_that_died_before_a_file_of_its_last_epoch_was_
             raise KeyboardInterrupt
         replace(source, target)
 
-    arguments = [*EVERYTHING, "--epochs", 5]
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying)
-        start(*arguments, code=130)
+        start(*EVERYTHING, code=130)
     assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == done
-    start(*arguments, "--resume")
-    start(*arguments, results=tmp_path / "whole")
-    assert_same(state_of(results), state_of(tmp_path / "whole"))
+    resume(*EVERYTHING)
 
 
 DIES_WHILE_WRITING = """
@@ -155,27 +160,22 @@ main()
 
 
 def test_a_run_killed_while_it_writes_goes_on_in_another_process_to_the_same_bits(
-    start, tmp_path, results
+    start, resume, tmp_path, results
 ):
     (tmp_path / "dies.py").write_text(DIES_WHILE_WRITING, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = [*EVERYTHING, "--epochs", 5]
-    start(*arguments, script=tmp_path / "dies.py", env=environment, code=-signal.SIGKILL)
+    start(*EVERYTHING, script=tmp_path / "dies.py", env=environment, code=-signal.SIGKILL)
     assert list(results.rglob("*.part")), "it was killed half-way"
     assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 2
-
-    start(*arguments, "--resume")
-    start(*arguments, results=tmp_path / "whole")
-    assert_same(state_of(results), state_of(tmp_path / "whole"))
-    assert not list(results.rglob("*.part"))
+    resume(*EVERYTHING)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_a_run_killed_at_many_random_moments_goes_on(start, tmp_path, results, seed):
-    arguments, rng = [*EVERYTHING, "--epochs", 5], random.Random(seed)
+def test_a_run_killed_at_many_random_moments_goes_on(start, resume, results, seed):
+    rng = random.Random(seed)
     for _ in range(5):
-        process = start(*arguments, "--resume", wait=False)
+        process = start(*EVERYTHING, "--resume", wait=False)
         line = process.stdout.readline()
         assert line, process.stderr.read()
         time.sleep(rng.uniform(0, 1.0))
@@ -183,10 +183,7 @@ def test_a_run_killed_at_many_random_moments_goes_on(start, tmp_path, results, s
         process.communicate()
         if (results / "checkpoints/lenet5.pt").exists():
             load_checkpoint(results / "checkpoints/lenet5.pt")  # whole, whenever it died
-    start(*arguments, "--resume")
-    start(*arguments, results=tmp_path / "whole")
-    assert_same(state_of(results), state_of(tmp_path / "whole"))
-    assert os.listdir(results / "checkpoints") == ["lenet5.pt"]
+    resume(*EVERYTHING)
 
 
 def test_of_two_runs_of_one_name_the_second_is_refused(start, monkeypatch):
@@ -203,55 +200,40 @@ def test_of_two_runs_of_one_name_the_second_is_refused(start, monkeypatch):
 # --- replaced ---------------------------------------------------------------------------------
 
 
-def first_line(process):
-    return process.stdout.splitlines()[0]
-
-
 def change(path, **fields):
     """Change fields of a checkpoint; None: without it."""
     fields = torch.load(path, weights_only=True) | fields
     torch.save({name: value for name, value in fields.items() if value is not None}, path)
 
 
-def test_a_run_that_replaces_one_of_other_settings_says_so_first(start, finished):
-    process = start(*PLAIN, "--epochs", 1, "--seed", 3, "--augment")
-    line, title, *_ = process.stdout.splitlines()
-    assert line.startswith(f"{finished}: replacing a run with ")
-    assert "--epochs 2, --seed 0, --augment None; " in line
+@pytest.mark.parametrize(
+    ("saved", "arguments", "replaced"),
+    [
+        (
+            {},
+            ["--epochs", 1, "--seed", 3, "--augment"],
+            "a run with --epochs 2, --seed 0, --augment None",
+        ),
+        ({"epoch": 1}, [], "a run of which 1 of 2 epochs were done"),
+        ({"data": {}}, [], "a run on other images"),
+        ({"config": None}, [], "the weights of a network"),
+        # As on a disk that ignores case.
+        ({"config": {"name": "LeNet5", "epochs": 2}}, [], "the run LeNet5"),
+        ({"format": 0}, [], "a file that cannot be read as a checkpoint"),
+    ],
+)
+def test_a_run_says_first_what_it_replaces(start, finished, saved, arguments, replaced):
+    change(finished, **saved)
+    line, title, *_ = start(*PLAIN, *arguments).stdout.splitlines()
+    assert line.startswith(f"{finished}: replacing {replaced}; ")
     assert "--name" in line
-    assert title.startswith("LeNet-5, ")
-
-
-def test_a_run_that_replaces_an_unfinished_one_says_how_to_go_on_with_it(start, finished):
-    change(finished, epoch=1)
-    line = first_line(start(*PLAIN, "--epochs", 2))
-    assert "replacing a run of which 1 of 2 epochs were done; " in line
     assert "--resume" in line
-
-
-def test_a_run_that_replaces_one_on_other_images_or_bare_weights_says_so(start, finished, tmp_path):
-    other = write_data(tmp_path / "other", test=40)
-    line = first_line(start(*PLAIN, "--epochs", 2, data=other))
-    assert "lenet5.pt: replacing a run on other images; " in line
-    change(finished, config=None)
-    assert "holds weights only" in start(*PLAIN, "--epochs", 1, "--resume", code=1).stderr
-    line = first_line(start(*PLAIN, "--epochs", 1))
-    assert "lenet5.pt: replacing the weights of a network; " in line
-
-
-def test_a_run_that_replaces_what_is_called_otherwise_or_cannot_be_read_says_so(start, finished):
-    config = load_checkpoint(finished)["config"]
-    change(finished, config=config | {"name": "LeNet5"})  # as on a disk that ignores case
-    line = first_line(start(*PLAIN, "--epochs", 1))
-    assert line.startswith(f"{finished}: replacing the run LeNet5; ")
-    finished.write_bytes(b"no checkpoint")
-    line = first_line(start(*PLAIN, "--epochs", 1))
-    assert line.startswith(f"{finished}: replacing a file that cannot be read as a checkpoint; ")
+    assert title.startswith("LeNet-5, ")
 
 
 def test_a_run_again_or_of_another_name_replaces_nothing_worth_a_word(start, finished):
     before = finished.read_bytes()
-    for arguments in (["--regularize", "--epochs", 1], [*PLAIN, "--epochs", 2]):
+    for arguments in (["--regularize", "--epochs", 1], PLAIN):
         assert finished.read_bytes() == before
         assert start(*arguments).stdout.startswith("LeNet-5, ")
 
@@ -259,46 +241,40 @@ def test_a_run_again_or_of_another_name_replaces_nothing_worth_a_word(start, fin
 # --- refused ----------------------------------------------------------------------------------
 
 
-def test_a_setting_that_changes_the_result_is_refused(start, results):
-    start(*EVERYTHING, "--epochs", 2)
+@pytest.mark.parametrize(
+    ("special", "changed"),
+    [
+        ([], ["--optimizer", "muon"]),
+        (["--dropout", 0.2], ["--dropout", 0]),
+        ([], ["--model", "mlp"]),
+        # More epochs, where the last ones are special.
+        (["--schedule", "onecycle"], ["--epochs", 3]),
+        (["--augment", "--no-aug-epochs", 1], ["--epochs", 3]),
+        (["--regularize"], ["--epochs", 3]),  # where another setting depends on the one typed
+    ],
+)
+def test_a_setting_that_changes_the_result_is_refused(start, results, special, changed):
+    arguments = [*PLAIN, *special, "--name", "lenet5"]
+    start(*arguments)
     before = (results / "checkpoints/lenet5.pt").read_bytes()
-    for changed in (
-        ["--optimizer", "muon"],
-        ["--lr", 0.1],
-        ["--batch-size", 50],
-        ["--seed", 5],
-        ["--dropout", 0],
-        ["--schedule", "constant"],
-        ["--epochs", 9],
-        ["--model", "mlp", "--name", "lenet5"],
-    ):
-        process = start(*EVERYTHING, "--epochs", 2, *changed, "--resume", code=1)
-        assert process.stderr.startswith(f"error: {changed[0]} was ")
+    process = start(*arguments, *changed, "--resume", code=1)
+    assert process.stderr.startswith(f"error: {changed[0]} was ")
     assert (results / "checkpoints/lenet5.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    "special",
-    [
-        ["--schedule", "onecycle"],
-        ["--schedule", "constant", "--augment", "--no-aug-epochs", 1],
-        ["--regularize"],  # where another setting depends on the one that was typed
-    ],
+    ("saved", "epochs", "reason"),
+    [({}, 1, "already has 2 epochs"), ({"config": None}, 2, "holds weights only")],
 )
-def test_more_epochs_are_refused_where_the_last_ones_are_special(start, special):
-    start(*special, "--epochs", 1)
-    process = start(*special, "--epochs", 2, "--resume", code=1)
-    assert process.stderr.startswith("error: --epochs was 1 ")
-
-
-def test_fewer_epochs_than_are_done_are_refused(start, finished):
-    assert "has 2 epochs" in start(*PLAIN, "--epochs", 1, "--resume", code=1).stderr
+def test_what_no_run_can_go_on_from_is_refused(start, finished, saved, epochs, reason):
+    change(finished, **saved)
+    assert reason in start(*PLAIN, "--epochs", epochs, "--resume", code=1).stderr
 
 
 @pytest.mark.parametrize(("train", "test", "other"), [(190, 50, "training"), (200, 40, "test")])
 def test_other_images_are_refused(start, tmp_path, finished, train, test, other):
     data = write_data(tmp_path / "other", train=train, test=test)
-    process = start(*PLAIN, "--epochs", 2, "--resume", data=data, code=1)
+    process = start(*PLAIN, "--resume", data=data, code=1)
     assert f"other {other} images" in process.stderr
 
 
@@ -331,7 +307,7 @@ class Harmful:
 )
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, finished, damage):
     damage(finished)
-    for command in ([*PLAIN, "--epochs", 2, "--resume"], ["--evaluate", finished]):
+    for command in ([*PLAIN, "--resume"], ["--evaluate", finished]):
         assert_one_line(start(*command, code=1), f"error: {finished}: ")
     assert not os.path.exists(f"{finished}.harmed")
 
@@ -350,7 +326,7 @@ def test_a_malformed_history_is_refused_and_nothing_rewritten(start, results, fi
     damage(history)
     change(finished, history=history)
     before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
-    process = start(*PLAIN, "--epochs", 2, "--resume", code=1)
+    process = start(*PLAIN, "--resume", code=1)
     assert process.stderr.startswith(f"error: {finished}: its history is damaged; ")
     assert {file: file.read_bytes() for file in before} == before
 
@@ -374,7 +350,7 @@ def test_what_could_not_be_read_again_is_not_written(start, monkeypatch, finishe
 
     before = finished.read_bytes()
     monkeypatch.setitem(MODELS, "lenet5", WithAPath)
-    process = start(*PLAIN, "--epochs", 2, "--seed", 3, code=1)
+    process = start(*PLAIN, "--seed", 3, code=1)
     assert "lenet5.pt: was not written, since nothing could read it again" in process.stderr
     assert "pathlib" in process.stderr
     assert finished.read_bytes() == before

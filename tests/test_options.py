@@ -14,30 +14,11 @@ from support.settings import RECIPE, Settings, option
     ("arguments", "part"),
     [
         (["--model", "resnet"], "lenet5"),
-        (["--epochs", "-1"], "--epochs"),
-        (["--epochs", "0"], "--epochs"),
-        (["--epochs", "1.5"], "--epochs"),
-        (["--batch-size", "0"], "--batch-size"),
-        (["--optimizer", "adam"], "muon"),
-        (["--schedule", "cosine"], "onecycle"),
-        (["--lr", "nan"], "--lr"),
-        (["--lr", "0"], "--lr"),
-        (["--momentum", "1"], "--momentum"),
-        (["--dropout", "1"], "--dropout"),
-        (["--weight-decay", "-1"], "--weight-decay"),
-        (["--label-smoothing", "1"], "--label-smoothing"),
-        (["--ema", "1"], "--ema"),
-        (["--seed", "-1"], "--seed"),
-        (["--validation", "-1"], "--validation"),
-        (["--threads", "0"], "--threads"),
-        (["--threads", "1025"], "--threads"),
         (["--device", "tpu"], "--device"),
+        (["--epochs", "1.5"], "--epochs"),
+        (["--epochs", "0"], "--epochs 0 is not an integer in [1, 1e9]"),
         (["--no-aug-epochs", "1"], "--augment"),
-        (["--augment", "--epochs", "2", "--no-aug-epochs", "3"], "--no-aug-epochs"),
         (["--name", "../../etc/x"], "--name"),
-        (["--name", "x" * 250], "--name"),
-        (["--name", "nul"], "Windows"),
-        (["--name", "Com1.a"], "Windows"),
         (["--results-dir="], "--results-dir"),
         (["--data-dir="], "--data-dir"),
         (["--nam", "x"], "--nam"),
@@ -54,19 +35,6 @@ def test_wrong_usage_is_refused_in_one_line(start, results, arguments, part):
     assert not results.exists()
 
 
-def settings_of(*arguments):
-    return parse_arguments([*arguments])[1]
-
-
-def test_the_limits_themselves_are_allowed():
-    arguments = [
-        *("--epochs", "1", "--batch-size", "1", "--momentum", "0", "--dropout", "0"),
-        *("--weight-decay", "0", "--label-smoothing", "0", "--ema", "0", "--seed", "0"),
-        *("--validation", "0", "--threads", "1024", "--augment", "--no-aug-epochs", "1"),
-    ]
-    parse_arguments(arguments)
-
-
 def test_help_shows_an_example_of_each_command(start):
     out = start("--help").stdout
     examples = re.findall(r"^  python (main\.py .*?)   ", out, re.MULTILINE)
@@ -81,6 +49,10 @@ def test_help_shows_every_setting_and_its_default(start):
     for one in fields(Settings):
         [shown] = re.findall(rf"^  {option(one.name)}\b(?:.|\n(?!  -))*", out, re.MULTILINE)
         assert not one.default or f"({one.default})" in " ".join(shown.split())
+
+
+def settings_of(*arguments):
+    return parse_arguments([*arguments])[1]
 
 
 def test_regularize_sets_the_recipe_and_options_override_it():

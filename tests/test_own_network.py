@@ -78,13 +78,19 @@ def test_dropout_is_passed_only_if_it_is_named(epochs_of, monkeypatch, options, 
     assert epoch.model.conv[1].p == expected
 
 
-def test_dropout_is_refused_for_a_network_that_takes_none(start, monkeypatch):
-    monkeypatch.setitem(MODELS, "own", Own)
-    process = start("--model", "own", "--epochs", 1, "--dropout", 0.25, code=1)
-    assert process.stderr == (
-        "error: cannot make own: Own.__init__() got an unexpected keyword argument 'dropout'; "
-        "leave out --dropout\n"
-    )
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (Own, ["--dropout", 0.25], "unexpected keyword argument 'dropout'; leave out --dropout"),
+        (lambda width: Own(), [], "argument: 'width'; give its arguments defaults"),
+    ],
+)
+def test_a_network_that_needs_other_arguments_is_refused(
+    start, monkeypatch, network, options, message
+):
+    monkeypatch.setitem(MODELS, "own", network)
+    process = start("--model", "own", "--epochs", 1, *options, code=1)
+    assert_one_line(process, "error: cannot make own: ", message)
 
 
 def test_a_changed_network_is_named_with_torchs_reason(start, monkeypatch, results):
@@ -123,40 +129,23 @@ def test_every_choice_that_is_registered_is_shown_and_used(start, epochs_of, mon
     assert torch.equal(images, torch.full((600, 1, 28, 28), -0.5))
 
 
-class NeedsArguments(Own):
-    def __init__(self, width):
-        super().__init__()
-
-
-class ReturnsATuple(Own):
-    def forward(self, images):
-        return super().forward(images), None
-
-
-class FewOutputs(Own):
-    def forward(self, images):
-        return super().forward(images)[:, :7]
-
-
-class ManyOutputs(Own):
-    def forward(self, images):
-        return super().forward(images).repeat(1, 2)
-
-
 @pytest.mark.parametrize(
-    ("network", "parts"),
+    ("change", "part"),
     [
-        (NeedsArguments, ["cannot make own", "'width'"]),
-        (ReturnsATuple, ["own returns tuple"]),
-        (FewOutputs, ["own returns [2, 7]", "logits, [2, 10]"]),
-        (ManyOutputs, ["own returns [2, 20]"]),
+        (lambda logits: (logits, None), "own returns tuple"),
+        (lambda logits: logits[:, :7], "own returns [2, 7] for two images; it must return logits"),
+        (lambda logits: logits.repeat(1, 2), "own returns [2, 20]"),
     ],
 )
-def test_a_network_that_cannot_classify_digits_is_refused_before_it_trains(
-    start, monkeypatch, results, network, parts
+def test_a_network_that_does_not_return_ten_logits_is_refused_before_it_trains(
+    start, monkeypatch, results, change, part
 ):
-    monkeypatch.setitem(MODELS, "own", network)
-    assert_one_line(start("--model", "own", code=1), *parts)
+    class Odd(Own):
+        def forward(self, images):
+            return change(super().forward(images))
+
+    monkeypatch.setitem(MODELS, "own", Odd)
+    assert_one_line(start("--model", "own", code=1), part)
     assert not list(results.rglob("*.pt"))
 
 

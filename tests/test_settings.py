@@ -1,29 +1,53 @@
 """The settings of a run: they check themselves, and know what a resumed run may change."""
 
+import math
+
 import numpy as np
 import pytest
 
 from support.errors import RunError
-from support.settings import RECIPE, Settings, changed_settings
+from support.settings import RECIPE, Settings, changed_settings, option
+
+
+@pytest.mark.parametrize(
+    ("name", "outside", "inside"),
+    [
+        ("epochs", 0, 1),
+        ("batch_size", 0, 1),
+        ("lr", 0, 1e-9),
+        ("lr", math.inf, 1e9),
+        ("lr", math.nan, 1),
+        ("momentum", 1, 0),
+        ("dropout", 1, 0),
+        ("weight_decay", -1, 0),
+        ("label_smoothing", 1, 0),
+        ("ema", 1, 0),
+        ("seed", -1, 0),
+        ("validation", -5, 0),
+        ("threads", 0, 1),
+        ("threads", 1025, 1024),
+        ("epochs", 1.5, 2),
+        ("batch_size", "many", 3),
+    ],
+)
+def test_a_number_outside_of_its_interval_is_refused(name, outside, inside):
+    assert getattr(Settings(**{name: inside}), name) == inside
+    with pytest.raises(RunError, match=f"^{option(name)} {outside} is not an? (integer|number) in"):
+        Settings(**{name: outside})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"validation": -5}, r"--validation -5 is not an integer in \[0, 1e9\]"),
-        ({"epochs": 0}, "--epochs"),
-        ({"epochs": 1.5}, "--epochs 1.5 is not an integer"),
-        ({"lr": float("nan")}, "--lr nan is not a number"),
-        ({"lr": float("inf")}, "--lr"),
-        ({"lr": 0}, r"--lr 0 is not a number in \(0, inf\)"),
-        ({"dropout": 1}, "--dropout"),
-        ({"batch_size": "many"}, "--batch-size"),
         ({"no_aug_epochs": 1}, "requires --augment"),
+        ({"augment": "deform", "epochs": 2, "no_aug_epochs": 3}, "3 exceeds --epochs 2"),
         ({"model": "../elsewhere"}, "--name"),
+        ({"name": "x" * 250}, "--name is too long"),
         ({"name": "NUL.txt"}, "Windows"),
+        ({"name": "com1"}, "Windows"),
     ],
 )
-def test_what_the_command_line_refuses_is_refused_from_python(given, message):
+def test_what_does_not_go_together_or_names_no_file_is_refused(given, message):
     with pytest.raises(RunError, match=message):
         Settings(**given)
 
@@ -74,17 +98,12 @@ def test_settings_are_saved_as_plain_values_under_the_names_of_the_options():
     assert (plain["epochs"], plain["augment"], plain["threads"]) == (7, "deform", None)
 
 
-def test_changed_settings_come_in_the_order_of_the_options():
-    plain = Settings().plain()
-    changed = list(changed_settings(dict.fromkeys(plain, "another"), Settings()))
-    assert changed[0] == "model"
-    assert changed == [name for name in plain if name in changed]
-
-
-def test_only_settings_that_change_what_is_learned_count_as_changed():
-    before = Settings(seed=3, lr=0.01).plain()
-    now = Settings(seed=3, lr=0.02, name="x", threads=2, epochs=99, resume=True)
-    assert changed_settings(before, now) == {"lr": 0.01}
+def test_settings_that_change_what_is_learned_count_as_changed_in_the_order_of_the_options():
+    another = dict.fromkeys(Settings().plain(), "another")
+    assert list(changed_settings(another, Settings())) == [
+        *("model", "batch_size", "optimizer", "lr", "momentum", "schedule", "seed", "validation"),
+        *("augment", "no_aug_epochs", "dropout", "weight_decay", "label_smoothing", "ema"),
+    ]
 
 
 def test_a_setting_that_was_not_yet_saved_counts_as_its_default():
