@@ -120,7 +120,29 @@ def under_torchrun(monkeypatch):
 
 
 @pytest.fixture
-def start(data_dir, tmp_path, capsys):
+def run_here(capsys):
+    """Runs a program, which is a function, in this process; returns what a user sees of it."""
+
+    def run_here(program):
+        capsys.readouterr()
+        code = 0
+        try:
+            program()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        stdout, stderr = capsys.readouterr()
+        if isinstance(code, str):  # Python prints it, and exits with 1
+            code, stderr = 1, stderr + code + "\n"
+        return subprocess.CompletedProcess([], code, stdout, stderr)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run_here
+    for number, handler in handlers.items():  # which run_program changes
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def start(data_dir, tmp_path, run_here):
     """Starts a run, and checks its exit code:
 
         start("--epochs", 2)                 python main.py --epochs 2, in this process
@@ -155,7 +177,7 @@ def start(data_dir, tmp_path, capsys):
             command = ["--device", "cpu", *command]
         command = [str(argument) for argument in command]
         if not (process or processes or script or not wait or popen):
-            done = run_here(program, command, capsys)
+            done = run_here(program_of(program, command))
         else:
             script = script or ROOT / f"{program}.py"
             running = start_process(script, command, processes, **popen)
@@ -167,10 +189,7 @@ def start(data_dir, tmp_path, capsys):
         assert done.returncode == code, done.stderr
         return done
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield start
-    for number, handler in handlers.items():  # which run_program changes
-        signal.signal(number, handler)
     for running in started:
         running.kill()
         running.communicate()
@@ -224,22 +243,12 @@ def epochs_of(start, monkeypatch, without_plots):
     return epochs_of
 
 
-def run_here(program, command, capsys):
-    """What a user sees of `python PROGRAM.py COMMAND`, found without a process of its own."""
-    module = importlib.import_module(program)
-    capsys.readouterr()
-    code = 0
-    try:
-        if program == "main":
-            module.main(command)
-        else:
-            run_program(lambda: module.report(command), resume_hint="the same command")
-    except SystemExit as exit_:
-        code = exit_.code or 0
-    stdout, stderr = capsys.readouterr()
-    if isinstance(code, str):  # Python prints it, and exits with 1
-        code, stderr = 1, stderr + code + "\n"
-    return subprocess.CompletedProcess(command, code, stdout, stderr)
+def program_of(name, command):
+    """What `python NAME.py COMMAND` does, as a function."""
+    module = importlib.import_module(name)
+    if name == "main":
+        return lambda: module.main(command)
+    return lambda: run_program(lambda: module.report(command), resume_hint="the same command")
 
 
 def start_process(script, command, processes, prefix=(), stdout=subprocess.PIPE, **popen):

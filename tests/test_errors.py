@@ -19,24 +19,15 @@ from support.errors import DataError, RunError, run_program
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_here):
     """Runs a function as a program; returns its exit code and what it printed."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 
     def run(program):
-        code = 0
-        try:
-            run_program(program, resume_hint="python x.py --resume")
-        except SystemExit as exit_:
-            code = exit_.code
-        stdout, stderr = capsys.readouterr()
-        # Python prints the text it exits with, and its exit code is then 1.
-        return (1, stdout, f"{stderr}{code}\n") if isinstance(code, str) else (code, stdout, stderr)
+        done = run_here(lambda: run_program(program, resume_hint="python x.py --resume"))
+        return done.returncode, done.stdout, done.stderr
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 def raising(error):
@@ -144,29 +135,34 @@ def test_no_space_for_what_is_printed_is_an_error():
 # --- a run that cannot start or go on ---------------------------------------------------------
 
 
-@pytest.fixture
-def refused(start, tmp_path):
-    """Starts a run that must end with one line, which is returned, and leave no file or folder."""
-
-    def refused(*arguments, **options):
-        before = sorted(tmp_path.rglob("*"))
-        process = start(*arguments, code=1, **options)
-        assert sorted(tmp_path.rglob("*")) == before
-        assert_one_line(process)
-        return process.stderr.removeprefix("error: ").removesuffix("\n")
-
-    return refused
+NO_CHECKPOINT = "error: nope.pt: does not exist; check its name"
 
 
-def test_a_bad_image_is_named_with_its_tar_on_one_line(data_dir, refused):
-    tar = write_tar(data_dir / "train.tar", {"train/0\n0_x.png": b""})
-    assert refused().startswith(f"{tar}: train/0\\n0_x.png is not named ")
-
-
-def test_a_data_folder_that_is_not_there_is_named(tmp_path, refused):
-    line = refused(data=tmp_path / "nowhere")
-    assert line.startswith(str(tmp_path / "nowhere"))
-    assert "--data-dir" in line
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--data-dir", "nowhere"], ["error: nowhere", "--data-dir"]),
+        (["--data-dir", "bad"], ["error: bad/train.tar: train/0\\n0_x.png is not named "]),
+        (["--results-dir", "file"], ["error: file", "--results-dir"]),
+        (["--evaluate", "nope.pt"], [NO_CHECKPOINT]),
+        (["--predict", "x.png", "--checkpoint", "nope.pt"], [NO_CHECKPOINT]),
+        pytest.param(
+            *(["--device", "mps"], ["error: --device mps: "]),
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="it is there"),
+        ),
+    ],
+)
+def test_what_is_not_there_or_not_usable_is_named_and_no_trace_left(
+    start, tmp_path, monkeypatch, arguments, parts
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "bad").mkdir()
+    write_tar(tmp_path / "bad/train.tar", {"train/0\n0_x.png": b""})
+    before = sorted(tmp_path.rglob("*"))
+    assert_one_line(start(*arguments, code=1), *parts)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 RUNS = """
@@ -198,21 +194,6 @@ def test_where_nothing_may_be_written_is_named(tmp_path, data_dir):
         f"error: results: Permission denied; {LOCKED}",
         "error: half/plots: is not writable; choose another --results-dir",
     ]
-
-
-def test_a_results_folder_that_is_a_file_is_named_and_stays(results, refused):
-    results.write_bytes(b"mine")
-    line = refused()
-    assert line.startswith(f"{results}")
-    assert "--results-dir" in line
-    assert results.read_bytes() == b"mine"
-
-
-@pytest.mark.parametrize("option", ["--evaluate", "--checkpoint"])
-def test_a_checkpoint_that_is_not_there_is_named(refused, tmp_path, option):
-    missing = tmp_path / "nope.pt"
-    command = [option, missing] + (["--predict", "x.png"] if option == "--checkpoint" else [])
-    assert refused(*command) == f"{missing}: does not exist; check its name"
 
 
 @pytest.fixture
@@ -261,10 +242,3 @@ def test_a_run_whose_reader_has_left_ends_and_keeps_its_epochs(start, results, m
         assert start("--epochs", 9, code=141).stderr == ""
     assert load_checkpoint(results / "checkpoints/lenet5.pt")["epoch"] == 1
     assert not list(results.rglob("*.lock"))
-
-
-@pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_named(refused, device):
-    if {"cuda": torch.cuda, "mps": torch.backends.mps}[device].is_available():
-        pytest.skip(f"{device} is there")
-    assert refused("--device", device).startswith(f"--device {device}: ")
