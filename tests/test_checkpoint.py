@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from helpers import ROOT, assert_one_line, in_epoch, metrics_of, write_data
+from helpers import ROOT, assert_one_line, in_epoch, metrics_of
 
 import main
 from dataset import MNIST
@@ -262,20 +262,32 @@ def test_a_setting_that_changes_the_result_is_refused(start, results, special, c
     assert (results / "checkpoints/lenet5.pt").read_bytes() == before
 
 
+DAMAGED = "its history is damaged; "
+
+
 @pytest.mark.parametrize(
-    ("saved", "epochs", "reason"),
-    [({}, 1, "already has 2 epochs"), ({"config": None}, 2, "holds weights only")],
+    ("change_it", "reason"),
+    [
+        (lambda saved: saved.update(epoch=3), "already has 3 epochs"),
+        (lambda saved: saved.pop("config"), "holds weights only"),
+        (lambda saved: saved["data"].update(training=1), "belongs to other training images"),
+        (lambda saved: saved["data"].update(test=1), "belongs to other test images"),
+        (lambda saved: saved["history"][0].pop("train_loss"), DAMAGED),
+        (lambda saved: saved["history"][0].update(test_accuracy="good"), DAMAGED),
+        (lambda saved: saved["history"][0].update(epoch=7), DAMAGED),
+        (lambda saved: saved["history"].clear(), DAMAGED),
+    ],
 )
-def test_what_no_run_can_go_on_from_is_refused(start, finished, saved, epochs, reason):
-    change(finished, **saved)
-    assert reason in start(*PLAIN, "--epochs", epochs, "--resume", code=1).stderr
-
-
-@pytest.mark.parametrize(("train", "test", "other"), [(190, 50, "training"), (200, 40, "test")])
-def test_other_images_are_refused(start, tmp_path, finished, train, test, other):
-    data = write_data(tmp_path / "other", train=train, test=test)
-    process = start(*PLAIN, "--resume", data=data, code=1)
-    assert f"other {other} images" in process.stderr
+def test_what_no_run_can_go_on_from_is_refused_and_nothing_rewritten(
+    start, results, finished, change_it, reason
+):
+    saved = load_checkpoint(finished)
+    change_it(saved)
+    torch.save(saved, finished)
+    before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
+    process = start(*PLAIN, "--resume", code=1)
+    assert process.stderr.startswith(f"error: {finished}: {reason}")
+    assert {file: file.read_bytes() for file in before} == before
 
 
 class Harmful:
@@ -310,25 +322,6 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_runs_no_code(start, fini
     for command in ([*PLAIN, "--resume"], ["--evaluate", finished]):
         assert_one_line(start(*command, code=1), f"error: {finished}: ")
     assert not os.path.exists(f"{finished}.harmed")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda history: history[0].pop("train_loss"),
-        lambda history: history[0].update(test_accuracy="good"),
-        lambda history: history[0].update(epoch=7),
-        lambda history: history.clear(),
-    ],
-)
-def test_a_malformed_history_is_refused_and_nothing_rewritten(start, results, finished, damage):
-    history = load_checkpoint(finished)["history"]
-    damage(history)
-    change(finished, history=history)
-    before = {file: file.read_bytes() for file in results.rglob("*.*") if file.is_file()}
-    process = start(*PLAIN, "--resume", code=1)
-    assert process.stderr.startswith(f"error: {finished}: its history is damaged; ")
-    assert {file: file.read_bytes() for file in before} == before
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -14,6 +14,7 @@ from support.settings import RECIPE, Settings, option
     ("arguments", "part"),
     [
         (["--model", "resnet"], "lenet5"),
+        (["--augment", "blur"], "deform"),
         (["--device", "tpu"], "--device"),
         (["--epochs", "1.5"], "--epochs"),
         (["--epochs", "0"], "--epochs 0 is not an integer in [1, 1e9]"),

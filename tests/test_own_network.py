@@ -196,7 +196,7 @@ def test_what_is_checked_before_the_first_epoch_leaves_no_trace(start, monkeypat
 
 
 def test_a_file_of_ones_own_trains_evaluates_and_predicts(
-    start, tmp_path, data_dir, results, monkeypatch, capsys
+    start, run_here, tmp_path, data_dir, results, monkeypatch
 ):
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     Image.new("L", (28, 28)).save(tmp_path / "empty.png")
@@ -208,13 +208,11 @@ def test_a_file_of_ones_own_trains_evaluates_and_predicts(
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["mine.py", *map(str, [*folders, *arguments])])
             patch.setitem(MODELS, "mynet", None)  # so that it is as before
-            runpy.run_path(str(tmp_path / "mine.py"), run_name="__main__")
-        return capsys.readouterr().out
+            return run_here(lambda: runpy.run_path(str(tmp_path / "mine.py"), run_name="__main__"))
 
-    assert "mynet, 23,162 parameters" in mine("--model", "mynet", "--epochs", 1)
-    assert "on 50 test images" in mine("--evaluate", checkpoint)
-    with pytest.raises(SystemExit):
-        mine("--predict", tmp_path / "empty.png", "--checkpoint", checkpoint)
-    assert "no digit stands out" in capsys.readouterr().err
+    assert "mynet, 23,162 parameters" in mine("--model", "mynet", "--epochs", 1).stdout
+    assert "on 50 test images" in mine("--evaluate", checkpoint).stdout
+    process = mine("--predict", tmp_path / "empty.png", "--checkpoint", checkpoint)
+    assert "no digit stands out" in process.stderr
     process = start("--evaluate", checkpoint, code=1)
     assert "holds a network called mynet, which is not in MODELS; use the script" in process.stderr
