@@ -325,15 +325,8 @@ def test_the_command_line_sets_optimizer_and_dropout(epochs_of, name, kind):
 def test_the_network_that_was_tested_is_saved_and_returned(
     sets, tmp_path, without_plots, in_float64, ema
 ):
-    settings = Settings(
-        epochs=3,
-        batch_size=32,
-        lr=0.1,
-        ema=ema,
-        label_smoothing=0.2,
-        name="mine",
-        results_dir=tmp_path,
-    )
+    options = {"epochs": 3, "batch_size": 32, "lr": 0.1, "ema": ema, "label_smoothing": 0.2}
+    settings = Settings(**options, name="mine", results_dir=tmp_path)
     trained, metrics = main.run(settings, "cpu", *sets)
     assert metrics == metrics_of(tmp_path, "mine")
     entry = metrics["history"][-1]
@@ -372,9 +365,8 @@ def test_a_full_gpu_is_one_line(start, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee ...")
 
     monkeypatch.setattr(main, "train", full)
-    process = start(code=1)
-    assert process.stderr.startswith("error: the GPU's memory is full; lower --batch-size")
-    assert process.stderr.count("\n") == 1
+    [line] = start(code=1).stderr.splitlines()
+    assert line.startswith("error: the GPU's memory is full; lower --batch-size")
 
 
 # --- what a run prints and leaves -------------------------------------------------------------
@@ -469,10 +461,8 @@ def test_a_run_starts_in_any_working_folder(start, data_dir, tmp_path, monkeypat
     assert len(files_in(elsewhere / "results")) == 3
 
 
-def test_the_program_runs_in_a_thread(data_dir, results, without_plots):
-    command = ["--device", "cpu", "--epochs", "1"]
-    command += ["--data-dir", str(data_dir), "--results-dir", str(results)]
-    thread = threading.Thread(target=main.main, args=[command])
+def test_the_program_runs_in_a_thread(start, results, without_plots):
+    thread = threading.Thread(target=start, args=["--epochs", 1])
     thread.start()
     thread.join()
     assert files_in(results) == files_of("lenet5")
