@@ -31,20 +31,12 @@ class Own(nn.Module):
         return self.out(x.view(len(x), -1))
 
 
-class OwnWithBatchNorm(Own):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Sequential(self.conv, nn.BatchNorm2d(4))
-
-
-class OwnWithDropout(Own):
-    def __init__(self, dropout=0.3):
-        super().__init__()
-        self.conv = nn.Sequential(self.conv, nn.Dropout2d(dropout))
+def own_with_batch_norm():
+    return nn.Sequential(Own(), nn.BatchNorm1d(10))
 
 
 @pytest.mark.parametrize(
-    ("network", "ema"), [(Own, 0.9), (OwnWithBatchNorm, 0), (OwnWithBatchNorm, 0.9)]
+    ("network", "ema"), [(Own, 0.9), (own_with_batch_norm, 0), (own_with_batch_norm, 0.9)]
 )
 def test_it_trains_and_is_drawn_resumes_to_the_same_bits_and_is_evaluated(
     start, tmp_path, results, monkeypatch, network, ema
@@ -73,9 +65,12 @@ def test_it_trains_and_is_drawn_resumes_to_the_same_bits_and_is_evaluated(
     ("options", "expected"), [(["--dropout", 0.25], 0.25), (["--dropout", 0], 0), ([], 0.3)]
 )
 def test_dropout_is_passed_only_if_it_is_named(epochs_of, monkeypatch, options, expected):
-    monkeypatch.setitem(MODELS, "own", OwnWithDropout)
+    def with_dropout(dropout=0.3):
+        return nn.Sequential(Own(), nn.Dropout(dropout))
+
+    monkeypatch.setitem(MODELS, "own", with_dropout)
     [epoch] = epochs_of("--model", "own", "--epochs", 1, *options)
-    assert epoch.model.conv[1].p == expected
+    assert epoch.model[1].p == expected
 
 
 @pytest.mark.parametrize(
@@ -96,20 +91,19 @@ def test_a_network_that_needs_other_arguments_is_refused(
 def test_a_changed_network_is_named_with_torchs_reason(start, monkeypatch, results):
     monkeypatch.setitem(MODELS, "own", Own)
     start("--model", "own", "--epochs", 1)
-    monkeypatch.setitem(MODELS, "own", OwnWithBatchNorm)
+    monkeypatch.setitem(MODELS, "own", own_with_batch_norm)
     path = results / "checkpoints/own.pt"
     for command in (["--resume", "--model", "own", "--epochs", 1], ["--evaluate", path]):
         assert_one_line(
             start(*command, code=1),
             f"error: {path}: does not fit own as it is now (",
-            'Missing key(s) in state_dict: "conv.0.weight"',
+            'Missing key(s) in state_dict: "0.conv.weight"',
         )
 
 
 def test_every_choice_that_is_registered_is_shown_and_used(start, epochs_of, monkeypatch, results):
     monkeypatch.setitem(MODELS, "own", Own)
-    adagrad = lambda parameters, s: torch.optim.Adagrad(parameters, s.lr)  # noqa: E731
-    monkeypatch.setitem(main.OPTIMIZERS, "adagrad", adagrad)
+    monkeypatch.setitem(main.OPTIMIZERS, "adagrad", lambda w, s: torch.optim.Adagrad(w, s.lr))
     monkeypatch.setitem(main.SCHEDULES, "thirds", lambda step, steps: 1 - step // 2 / 3)
     monkeypatch.setitem(AUGMENTATIONS, "dark", lambda images: 0 * images - 0.5)
     chosen = {"model": "own", "optimizer": "adagrad", "schedule": "thirds", "augment": "dark"}
@@ -164,8 +158,7 @@ def test_an_augmentation_that_changes_the_form_of_images_is_refused(
 
 
 def test_an_optimizer_that_needs_a_closure_is_refused(start, monkeypatch):
-    lbfgs = lambda parameters, s: torch.optim.LBFGS(parameters, s.lr)  # noqa: E731
-    monkeypatch.setitem(main.OPTIMIZERS, "lbfgs", lbfgs)
+    monkeypatch.setitem(main.OPTIMIZERS, "lbfgs", lambda w, s: torch.optim.LBFGS(w, s.lr))
     assert_one_line(start("--optimizer", "lbfgs", code=1), "LBFGS needs a closure")
 
 
