@@ -220,27 +220,23 @@ def test_the_seed_alone_decides_on_the_weights_at_the_start_and_the_order_of_the
     ("arguments", "augmented"),
     [
         ([], [False, False, False]),
-        (["--augment"], [True, True, True]),
-        (["--augment", "--no-aug-epochs", 1], [True, True, False]),
-        (["--augment", "--no-aug-epochs", 3], [False, False, False]),
+        (["--augment", "gray"], [True, True, True]),
+        (["--augment", "gray", "--no-aug-epochs", 1], [True, True, False]),
+        (["--augment", "gray", "--no-aug-epochs", 3], [False, False, False]),
     ],
 )
-def test_training_images_are_augmented_but_for_the_last_epochs(
-    epochs_of, sets, arguments, augmented
+def test_every_batch_is_augmented_by_draws_of_its_own_but_for_the_last_epochs(
+    epochs_of, sets, monkeypatch, arguments, augmented
 ):
-    images, _ = sets[0][:]
-    epochs = epochs_of("--epochs", 3, "--batch-size", 64, *arguments)
-    for epoch, changed in zip(epochs, augmented, strict=True):
-        indices = [*chain.from_iterable(indices_of(epoch.batches, images))]
-        assert (set(indices) == {None}) if changed else (sorted(indices) == list(range(200)))
-        assert len(indices) == 200
-
-
-def test_every_batch_of_every_epoch_is_augmented_by_draws_of_its_own(epochs_of, monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "gray", lambda images: 0 * images + torch.rand(()))
-    epochs = epochs_of("--epochs", 3, "--batch-size", 64, "--augment", "gray")
-    draws = [images.unique().item() for epoch in epochs for images, _ in epoch.batches]
-    assert len(set(draws)) == 12
+    draws = []
+    for epoch, changed in zip(epochs_of("--epochs", 3, *arguments), augmented, strict=True):
+        if changed:
+            draws += [images.unique().item() for images, _ in epoch.batches]
+        else:
+            assert sorted(chain.from_iterable(order_of(epoch, sets[0]))) == list(range(200))
+        assert sum(len(labels) for _, labels in epoch.batches) == 200
+    assert len(set(draws)) == 2 * sum(augmented)  # of 128 images, and of 72
 
 
 def test_a_training_set_keeps_its_own_transform_which_no_augmentation_replaces(
