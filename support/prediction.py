@@ -143,15 +143,12 @@ def stroke_width(ink: np.ndarray) -> float:
     return 4 * (distances[distances > 0].mean() - 0.5) * BOX / max(ink.shape)
 
 
-def filled(ink: np.ndarray) -> np.ndarray:
-    """Fill a digit, ink in its box, that is drawn as an outline.
+def filled(ink: np.ndarray, line: float) -> np.ndarray:
+    """Fill a digit, ink in its box, that is drawn as an outline by strokes `line` wide.
 
-    An outline is thinner than a stroke, and what it encloses is wider than the line and long: its
-    area is over 3 times its width squared. The loops of a digit are rounder.
+    What an outline encloses is wider than the line and long: its area is over 3 times its width
+    squared. The loops of a digit are rounder.
     """
-    line = stroke_width(ink)
-    if line >= THINNEST:
-        return ink
     strokes = ink > 0.5
     holes, count = ndimage.label(ndimage.binary_fill_holes(strokes) & ~strokes)
     areas = np.bincount(holes.ravel())[1:]
@@ -178,7 +175,10 @@ def to_mnist_form(ink: np.ndarray) -> torch.Tensor:
     As LeCun et al. 1998 (section III.A) describe it: the digit is scaled to fit into 20x20 pixels,
     keeping its ratio, and put into 28x28 with its center of mass in the middle.
     """
-    ink = thickened(filled(cropped(ink)))
+    ink = cropped(ink)
+    line = stroke_width(ink)
+    if line < THINNEST:  # an outline, or a thin pen
+        ink = thickened(filled(ink, line))
     height, width = (max(1, round(BOX * side / max(ink.shape))) for side in ink.shape)
     small = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BOX))
     small = small / small.max()
